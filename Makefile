@@ -1,0 +1,79 @@
+# Everything a fresh machine needs is Python 3.11 or newer, git, make and the package indexes.
+# `make` runs the checks and the tests as CI does. Set-up happens by itself, once, and again when the lock changes.
+
+PYTHON ?= python3
+ARGS ?=
+WORKERS ?= auto
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.holdfast-setup
+# uv reads the lock. Its own minor version is pinned, because the format of the lock belongs to it.
+UV := uv>=0.13,<0.14
+
+.DEFAULT_GOAL := all
+.DELETE_ON_ERROR:
+.PHONY: all setup demo test check bench fmt lock build clean help
+
+all: check test ## checks and tests, as CI runs them (this is plain `make`)
+
+setup: $(STAMP) ## make .venv and install what uv.lock names, once
+
+demo: $(STAMP) ## the whole life of a session, on a document: make demo [ARGS=path/to/file.md]
+	$(BIN)/holdfast demo $(ARGS)
+
+test: $(STAMP) ## every test, on all cores, with coverage of 90 % or better: make test [ARGS="-k undo"] [WORKERS=4]
+	$(BIN)/python -m pytest -n $(WORKERS) $(if $(ARGS),$(ARGS),--cov --cov-report=term)
+
+check: $(STAMP) ## formatting, lint, types, and who imports whom
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP) ## measure beside the bare floor; prints a table, writes bench/latest.json: make bench [ARGS=--quick]
+	$(BIN)/holdfast bench --output bench/latest.json $(ARGS)
+
+fmt: $(STAMP) ## format, and mend what lint can mend
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# Long runs. Each is one target: it depends on $(STAMP), prints its seed and its counts, passes $(ARGS) on, and runs tests
+# that are marked `slow` and so are no part of `make test`. The pattern:
+#
+#   kill: $(STAMP) ## kill -9 at named steps, 1,000 cycles
+#   	$(BIN)/python -m pytest -m slow tests/faults/test_kill.py $(ARGS)
+#
+# and its name joins .PHONY above.
+
+lock: $(STAMP) ## bring uv.lock up to date with pyproject.toml
+	$(BIN)/uv lock --no-config
+
+build: $(STAMP) ## the wheel and the source archive, into dist/
+	$(BIN)/uv build
+
+clean: ## remove .venv, caches and build results
+	rm -rf $(VENV) dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+# uv is quick and checks every hash, but it knows nothing of an index that is configured for pip alone. So with such an
+# index, or when uv fails, pip installs the same pinned versions, with the same hashes.
+$(STAMP): pyproject.toml uv.lock
+	@command -v $(PYTHON) >/dev/null || { echo "There is no $(PYTHON) here: install Python 3.11 or newer, or run make PYTHON=/path/to/python." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Holdfast needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V 2>&1). Run make PYTHON=/path/to/python." >&2; exit 1; }
+	@test -x $(BIN)/python && $(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV) || { echo "$(PYTHON) cannot make a virtual environment; on Debian and Ubuntu install python3-venv." >&2; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check '$(UV)'
+	@if $(BIN)/python -m pip config list | grep -q 'index-url' || ! $(MAKE) --no-print-directory sync-uv; then \
+		$(MAKE) --no-print-directory sync-pip; \
+	fi
+	@touch $@
+
+.PHONY: sync-uv sync-pip
+sync-uv:
+	UV_PROJECT_ENVIRONMENT=$(VENV) $(BIN)/uv sync --frozen --inexact --no-python-downloads --python $(BIN)/python --quiet
+sync-pip:
+	$(BIN)/uv export --frozen --no-emit-project --quiet --output-file $(VENV)/requirements.txt >/dev/null
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $(VENV)/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
