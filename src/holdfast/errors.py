@@ -1,0 +1,384 @@
+"""Every error Holdfast raises, grouped by what the caller does next.
+
+::
+
+    HoldfastError
+    |- NotFoundError       nothing by that name
+    |- ConflictError       read again, rebase, retry
+    |- RefusedError        not you, or not now
+    |- InvalidError        mend the input
+    |- UnavailableError    wait; the outcome is open
+    |- IntegrityError      stored bytes do not add up
+    |- ConfigurationError  mend the settings
+
+Each leaf carries a stable ``code``, keeps its facts as attributes and builds its own sentence. Codes are only ever
+added.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any, ClassVar
+
+
+class HoldfastError(Exception):
+    """The root of the tree; catch it to catch everything Holdfast raises on purpose."""
+
+    code: ClassVar[str] = "error"
+
+    def facts(self) -> dict[str, Any]:
+        """The attributes of the error, for programs; never item content except in a conflict's own items."""
+        return {name: value for name, value in vars(self).items() if not name.startswith("_")}
+
+
+# -- nothing by that name --------------------------------------------------------------------------------------------
+
+
+class NotFoundError(HoldfastError):
+    code = "not-found"
+
+
+class SessionNotFoundError(NotFoundError):
+    """No such session, or none that this principal may know of: the two look the same on purpose."""
+
+    code = "session-not-found"
+
+    def __init__(self, session: str) -> None:
+        self.session = session
+        super().__init__(f"There is no session {session!r} that you may see.")
+
+
+class SessionGoneError(NotFoundError):
+    """The session was discarded or has expired; a tombstone is left, and for a time it can be restored."""
+
+    code = "session-gone"
+
+    def __init__(self, session: str, status: str, restorable_until: datetime | None) -> None:
+        self.session, self.status, self.restorable_until = session, status, restorable_until
+        tail = f"; it can be restored until {restorable_until:%Y-%m-%d %H:%M:%S} UTC" if restorable_until else ""
+        super().__init__(f"Session {session} is {status}{tail}.")
+
+
+class ItemNotFoundError(NotFoundError):
+    code = "item-not-found"
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        super().__init__(f"There is no item {key!r} in this session.")
+
+
+class VersionNotFoundError(NotFoundError):
+    code = "version-not-found"
+
+    def __init__(self, version: int, head: int) -> None:
+        self.version, self.head = version, head
+        super().__init__(f"There is no version {version}; this session has versions 0 to {head}.")
+
+
+class LabelNotFoundError(NotFoundError):
+    code = "label-not-found"
+
+    def __init__(self, label: str) -> None:
+        self.label = label
+        super().__init__(f"There is no label {label!r} in this session.")
+
+
+class ReceiptNotFoundError(NotFoundError):
+    code = "receipt-not-found"
+
+    def __init__(self, session: str) -> None:
+        self.session = session
+        super().__init__(f"Session {session} has no publication receipt.")
+
+
+class BlobNotFoundError(NotFoundError):
+    code = "blob-not-found"
+
+    def __init__(self, key: str) -> None:
+        self.key = key
+        super().__init__(f"There is no blob {key!r} in the cold tier.")
+
+
+# -- read again, rebase, retry -----------------------------------------------------------------------------------------
+
+
+class ConflictError(HoldfastError):
+    code = "conflict"
+
+
+class VersionConflictError(ConflictError):
+    """The session moved on since the author read it.
+
+    ``conflicts`` holds one ``Conflict`` (key, base, theirs, mine) for each item that stands in the way: enough to
+    show a three-way merge.
+    """
+
+    code = "version-conflict"
+
+    def __init__(self, session: str, expected: int, actual: int, conflicts: Sequence[Any] = ()) -> None:
+        self.session, self.expected, self.actual, self.conflicts = session, expected, actual, tuple(conflicts)
+        keys = ", ".join(conflict.key for conflict in self.conflicts[:5])
+        tail = f" Items in conflict: {keys}." if keys else ""
+        super().__init__(f"Session {session} is at version {actual}, not {expected}; read it again and retry.{tail}")
+
+
+class LeaseHeldError(ConflictError):
+    code = "lease-held"
+
+    def __init__(self, holder: str, until: datetime) -> None:
+        self.holder, self.until = holder, until
+        super().__init__(f"{holder} holds the lease until {until:%H:%M:%S} UTC; wait, or take it over.")
+
+
+class AlreadyExistsError(ConflictError):
+    code = "already-exists"
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        super().__init__(f"{what} exists already.")
+
+
+class SealMismatchError(ConflictError):
+    code = "seal-mismatch"
+
+    def __init__(self, session: str) -> None:
+        self.session = session
+        super().__init__(f"That seal is not of the state session {session} is in now; preview it again.")
+
+
+class LiveMovedError(ConflictError):
+    code = "live-moved"
+
+    def __init__(self, target: str, expected: str | None, actual: str | None) -> None:
+        self.target, self.expected, self.actual = target, expected, actual
+        super().__init__(
+            f"What is live at {target!r} is {actual or 'nothing'}, not {expected or 'nothing'} as previewed;"
+            " preview again."
+        )
+
+
+# -- not you, or not now -----------------------------------------------------------------------------------------------
+
+
+class RefusedError(HoldfastError):
+    code = "refused"
+
+
+class PermissionDeniedError(RefusedError):
+    code = "permission-denied"
+
+    def __init__(self, principal: str, verb: str) -> None:
+        self.principal, self.verb = principal, verb
+        super().__init__(f"{principal} may not {verb} here.")
+
+
+class NotDraftError(RefusedError):
+    """The lifecycle table has no such step from this status."""
+
+    code = "not-draft"
+
+    def __init__(self, session: str, status: str, verb: str) -> None:
+        self.session, self.status, self.verb = session, status, verb
+        super().__init__(f"Session {session} is {status}: {verb} is not possible in that status.")
+
+
+class LockHeldError(RefusedError):
+    code = "lock-held"
+
+    def __init__(self, owner: str, until: datetime) -> None:
+        self.owner, self.until = owner, until
+        super().__init__(f"{owner} holds the lock until {until:%Y-%m-%d %H:%M:%S} UTC; wait, or take it over.")
+
+
+class LeaseLostError(RefusedError):
+    code = "lease-lost"
+
+    def __init__(self, fence: int, actual: int) -> None:
+        self.fence, self.actual = fence, actual
+        super().__init__(f"The lease with fence {fence} is lost: fence {actual} has been granted since.")
+
+
+class NothingToUndoError(RefusedError):
+    code = "nothing-to-undo"
+
+    def __init__(self, verb: str) -> None:
+        self.verb = verb
+        super().__init__(f"There is nothing to {verb}.")
+
+
+class PublicationPendingError(RefusedError):
+    code = "publication-pending"
+
+    def __init__(self, session: str) -> None:
+        self.session = session
+        super().__init__(f"A publication of session {session} is under way; publish again to finish it.")
+
+
+# -- mend the input ----------------------------------------------------------------------------------------------------
+
+
+class InvalidError(HoldfastError, ValueError):
+    code = "invalid"
+
+
+class InvalidChangeError(InvalidError):
+    code = "invalid-change"
+
+    def __init__(self, reason: str, key: str | None = None) -> None:
+        self.reason, self.key = reason, key
+        super().__init__(f"{key}: {reason}" if key else reason)
+
+
+class InvalidItemError(InvalidError):
+    code = "invalid-item"
+
+    def __init__(self, key: str, reason: str) -> None:
+        self.key, self.reason = key, reason
+        super().__init__(f"{key}: {reason}")
+
+
+class LimitExceededError(InvalidError):
+    code = "limit-exceeded"
+
+    def __init__(self, limit: str, figure: int, maximum: int) -> None:
+        self.limit, self.figure, self.maximum = limit, figure, maximum
+        super().__init__(f"{limit} would be {figure:,}; the limit is {maximum:,}. Nothing was changed.")
+
+
+class VersionRequiredError(InvalidError):
+    code = "version-required"
+
+    def __init__(self, verb: str) -> None:
+        self.verb = verb
+        super().__init__(f"Name the version you saw (expected=...) to {verb}: nothing here is last-write-wins.")
+
+
+class ChangeIdReusedError(InvalidError):
+    code = "change-id-reused"
+
+    def __init__(self, change_id: str) -> None:
+        self.change_id = change_id
+        super().__init__(f"Change id {change_id!r} was used before for another request; use a new one.")
+
+
+class UnknownKindError(InvalidError):
+    code = "unknown-kind"
+
+    def __init__(self, kind: str, known: Iterable[str]) -> None:
+        self.kind, self.known = kind, sorted(known)
+        super().__init__(f"There is no kind {kind!r}; there are: {', '.join(self.known)}.")
+
+
+class UnknownOperationError(InvalidError):
+    code = "unknown-operation"
+
+    def __init__(self, operation: str, known: Iterable[str]) -> None:
+        self.operation, self.known = operation, sorted(known)
+        super().__init__(f"There is no operation {operation!r}; there are: {', '.join(self.known) or 'none'}.")
+
+
+class InvalidCursorError(InvalidError):
+    code = "invalid-cursor"
+
+    def __init__(self) -> None:
+        super().__init__("That cursor is not one Holdfast gave out; start again without it.")
+
+
+# -- wait; the outcome is open -----------------------------------------------------------------------------------------
+
+
+class UnavailableError(HoldfastError):
+    code = "unavailable"
+
+
+class StoreUnavailableError(UnavailableError):
+    """Nobody knows whether the write landed: send it again with the same change id."""
+
+    code = "store-unavailable"
+
+    def __init__(self, store: str, reason: str) -> None:
+        self.store, self.reason = store, reason
+        super().__init__(
+            f"The {store} store did not answer ({reason}); the outcome is unknown, ask again with the same change id."
+        )
+
+
+class StoreFullError(UnavailableError):
+    """The store had no room and changed nothing."""
+
+    code = "store-full"
+
+    def __init__(self, store: str) -> None:
+        self.store = store
+        super().__init__(f"The {store} store has no room left; nothing was changed. Free some space and retry.")
+
+
+class SinkUnavailableError(UnavailableError):
+    code = "sink-unavailable"
+
+    def __init__(self, sink: str, reason: str) -> None:
+        self.sink, self.reason = sink, reason
+        super().__init__(f"The publishing target {sink} did not answer ({reason}); publish again to finish or undo.")
+
+
+# -- stored bytes do not add up --------------------------------------------------------------------------------------
+
+
+class IntegrityError(HoldfastError):
+    code = "integrity"
+
+
+class TamperedError(IntegrityError):
+    """Stored bytes fail their authentication: altered, swapped, rolled back or torn."""
+
+    code = "tampered"
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+        super().__init__(f"The stored bytes of {what} are not what Holdfast wrote; run `holdfast verify`.")
+
+
+class UnreadableError(IntegrityError):
+    """The key that seals this is not to be had: destroyed, or not in the key ring."""
+
+    code = "unreadable"
+
+    def __init__(self, what: str, key_id: str) -> None:
+        self.what, self.key_id = what, key_id
+        super().__init__(f"{what} is sealed under key {key_id!r}, which is destroyed or not in the key ring.")
+
+
+class VerificationFailedError(IntegrityError):
+    """A staged publication is not what was to be published; readers saw nothing of it."""
+
+    code = "verification-failed"
+
+    def __init__(self, revision: str, reason: str) -> None:
+        self.revision, self.reason = revision, reason
+        super().__init__(f"Nothing changed for readers. Revision {revision} failed its check: {reason}.")
+
+
+# -- mend the settings -------------------------------------------------------------------------------------------------
+
+
+class ConfigurationError(HoldfastError):
+    """Raised before anything is opened."""
+
+    code = "configuration"
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class WeakKeyError(ConfigurationError):
+    code = "weak-key"
+
+
+class MissingExtraError(ConfigurationError):
+    code = "missing-extra"
+
+    def __init__(self, package: str, extra: str) -> None:
+        super().__init__(f"This needs {package}: pip install 'holdfast[{extra}]'.")
+        self.package, self.extra = package, extra
