@@ -1,0 +1,276 @@
+"""The hot tier in a SQLite file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from holdfast.drivers.sqlite import SqliteFile
+from holdfast.errors import LeaseHeldError, LeaseLostError, LimitExceededError
+from holdfast.model.entry import SealedEntry
+from holdfast.model.lease import Lease
+from holdfast.model.session import SealedHead, SealedItem, Write
+from holdfast.ports.hot import HotStore
+from holdfast.stores.sqlite_rows import ENTRY, HEAD, SCHEMA, entries_at, entry_of, head_of
+
+_ITEMS = "SELECT i.id, i.version, i.sealed FROM item AS i, session AS s WHERE s.id = ? AND i.session = s.no"
+_STANDS = "SELECT no, step, fence, holder, until, due FROM session WHERE id = ?"
+_MOVE = "UPDATE session SET status = ?, step = ?, version = ?, digest = ?, sealed = ? WHERE no = ?"
+_DEFER = "UPDATE session SET due = ? WHERE no = ?"  # apart: naming an indexed column costs an index write each time
+_APPEND = (
+    "INSERT INTO log (session, step, version, made, change, header, payload, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+_PUT = (
+    "INSERT INTO item (session, id, version, sealed) VALUES (?, ?, ?, ?)"
+    " ON CONFLICT (session, id) DO UPDATE SET version = excluded.version, sealed = excluded.sealed"
+)
+_RENEW = "UPDATE session SET until = ? + seconds WHERE no = ? AND holder IS NOT NULL AND until > ?"
+_CHANGED = "SELECT 1 FROM log WHERE session = ? AND change = ?"
+_DROP = "DELETE FROM item WHERE session = ? AND id = ?"
+_GONE = ("discarded", "expired")
+
+
+class SqliteHotStore(HotStore):
+    """Sessions, their log and their leases in one SQLite file, which the warm tier may share."""
+
+    def __init__(self, file: SqliteFile) -> None:
+        self._file = file
+
+    @classmethod
+    def open(cls, path: str | Path, *, vfs: str | None = None, synchronous: str = "FULL") -> SqliteHotStore:
+        """Open the file of a path; see ``SqliteFile.open``."""
+        return cls(SqliteFile.open(path, schema=SCHEMA, name="hot", vfs=vfs, synchronous=synchronous))
+
+    async def head(self, session: str) -> SealedHead | None:
+        with self._file.mapped():
+            row = self._file.read.execute(HEAD, (session,)).get
+        return None if row is None else head_of(row)
+
+    async def load(self, session: str) -> tuple[SealedHead, list[SealedItem]] | None:
+        read = self._file.read
+        with self._file.mapped(), read:  # one transaction: header and items of one moment
+            row = read.execute(HEAD, (session,)).get
+            if row is None:
+                return None
+            items = [SealedItem(*item) for item in read.execute(_ITEMS, (session,))]
+        return head_of(row), items
+
+    async def write(self, write: Write, *, now: datetime) -> bool:
+        instant = now.timestamp()
+        if write.expected == 0:
+            return await self._file.write(lambda connection: _create(connection, write))
+        return await self._file.write(lambda connection: _move(connection, write, instant))
+
+    async def entries(self, session: str, *, after: int, limit: int) -> list[SealedEntry]:
+        return self._entries(
+            f"{ENTRY} WHERE s.id = ? AND l.step > ? ORDER BY l.step LIMIT ?", (session, after, limit), session
+        )
+
+    async def recent(self, session: str, *, before: int, limit: int) -> list[SealedEntry]:
+        return self._entries(
+            f"{ENTRY} WHERE s.id = ? AND l.step < ? ORDER BY l.step DESC LIMIT ?", (session, before, limit), session
+        )
+
+    async def at(self, session: str, steps: Sequence[int]) -> dict[int, SealedEntry]:
+        return entries_at(self._file, session, steps)
+
+    async def change(self, session: str, change: str) -> SealedEntry | None:
+        found = self._entries(f"{ENTRY} WHERE s.id = ? AND l.change = ?", (session, change), session)
+        return found[0] if found else None
+
+    async def trim(self, session: str, *, below: int) -> None:
+        await self._file.write(
+            lambda connection: connection.execute(
+                "DELETE FROM log WHERE session = (SELECT no FROM session WHERE id = ?) AND step < ?", (session, below)
+            )
+        )
+
+    async def acquire(
+        self, session: str, holder: str, *, seconds: float, now: datetime, force: bool = False
+    ) -> Lease | None:
+        instant = now.timestamp()
+
+        def job(connection: apsw.Connection) -> Lease | None:
+            row = connection.execute(_STANDS, (session,)).get
+            if row is None:
+                return None
+            number, _, fence, held_by, until, _ = row
+            if held_by is not None and held_by != holder and until > instant and not force:
+                raise LeaseHeldError(held_by, _time(until))
+            connection.execute(
+                "UPDATE session SET fence = ?, holder = ?, until = ?, seconds = ? WHERE no = ?",
+                (fence + 1, holder, instant + seconds, seconds, number),
+            )
+            return Lease(session, holder, fence + 1, _time(instant + seconds))
+
+        return await self._file.write(job)
+
+    async def renew(self, lease: Lease, *, seconds: float, now: datetime) -> Lease:
+        until = now.timestamp() + seconds
+
+        def job(connection: apsw.Connection) -> Lease:
+            row = connection.execute(_STANDS, (lease.session,)).get
+            if row is None or row[2] != lease.fence or row[3] is None:
+                raise LeaseLostError(lease.fence, 0 if row is None else row[2])
+            connection.execute("UPDATE session SET until = ?, seconds = ? WHERE no = ?", (until, seconds, row[0]))
+            return Lease(lease.session, lease.holder, lease.fence, _time(until))
+
+        return await self._file.write(job)
+
+    async def release(self, lease: Lease) -> None:
+        await self._file.write(
+            lambda connection: connection.execute(
+                "UPDATE session SET holder = NULL, until = 0 WHERE id = ? AND fence = ?", (lease.session, lease.fence)
+            )
+        )
+
+    async def lease(self, session: str, *, now: datetime) -> Lease | None:
+        with self._file.mapped():
+            row = self._file.read.execute(_STANDS, (session,)).get
+        if row is None or row[3] is None or row[4] <= now.timestamp():
+            return None
+        return Lease(session, row[3], row[2], _time(row[4]))
+
+    async def due(self, *, now: datetime, limit: int) -> list[str]:
+        with self._file.mapped():
+            rows = self._file.read.execute(
+                "SELECT id FROM session WHERE due <= ? ORDER BY due LIMIT ?", (now.timestamp(), limit)
+            )
+            return [row[0] for row in rows]
+
+    async def defer(self, session: str, *, step: int, due: datetime | None) -> None:
+        instant = None if due is None else due.timestamp()
+        await self._file.write(
+            lambda connection: connection.execute(
+                "UPDATE session SET due = ? WHERE id = ? AND step = ?", (instant, session, step)
+            )
+        )
+
+    async def rewrap(self, session: str, *, old: bytes, new: bytes | None) -> bool:
+        def job(connection: apsw.Connection) -> bool:
+            connection.execute("UPDATE session SET key = ? WHERE id = ? AND key = ?", (new, session, old))
+            return connection.changes() == 1
+
+        return await self._file.write(job)
+
+    async def purge(self, session: str) -> None:
+        def job(connection: apsw.Connection) -> None:
+            number = connection.execute("SELECT no FROM session WHERE id = ?", (session,)).get
+            connection.execute("DELETE FROM item WHERE session = ?", (number,))
+            connection.execute("UPDATE log SET payload = x'' WHERE session = ?", (number,))
+            connection.execute("UPDATE session SET key = NULL, due = NULL WHERE no = ?", (number,))
+
+        await self._file.write(job)
+
+    async def epoch(self, boot: str, offer: datetime) -> datetime:
+        def job(connection: apsw.Connection) -> float:
+            known = connection.execute("SELECT instant FROM epoch WHERE boot = ?", (boot,)).get
+            if known is not None:
+                return float(known)
+            latest = connection.execute("SELECT max(instant) FROM epoch").get
+            instant = max(offer.timestamp(), latest or 0.0)
+            connection.execute("INSERT INTO epoch (boot, instant) VALUES (?, ?)", (boot, instant))
+            return instant
+
+        return _time(await self._file.write(job))
+
+    async def close(self) -> None:
+        await self._file.close()
+
+    def _entries(self, sql: str, bound: tuple[Any, ...], session: str) -> list[SealedEntry]:
+        with self._file.mapped():
+            return [entry_of(session, row) for row in self._file.read.execute(sql, bound)]
+
+
+def _create(connection: apsw.Connection, write: Write) -> bool:
+    head = write.head
+    if connection.execute(_STANDS, (head.id,)).get is not None:
+        return False
+    if write.quota is not None:
+        kept = connection.execute(
+            "SELECT count(*) FROM session WHERE tenant = ? AND owner = ? AND status NOT IN (?, ?)",
+            (head.tenant, head.owner, *_GONE),
+        ).get
+        if kept >= write.quota:
+            raise LimitExceededError("sessions of one owner", kept + 1, write.quota)
+    connection.execute(
+        "INSERT INTO session (id, tenant, owner, kind, status, step, version, digest, created, due, key, sealed)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            head.id,
+            head.tenant,
+            head.owner,
+            head.kind,
+            head.status,
+            head.step,
+            head.version,
+            head.digest,
+            head.created,
+            head.due,
+            head.key,
+            head.sealed,
+        ),
+    )
+    number = connection.last_insert_rowid()
+    _append(connection, number, write)
+    _items(connection, number, write)
+    return True
+
+
+def _move(connection: apsw.Connection, write: Write, now: float) -> bool:
+    head = write.head
+    row = connection.execute(_STANDS, (head.id,)).get
+    if row is None or row[1] != write.expected:
+        return False
+    number, _, fence, holder, until, due = row
+    if write.fence is not None:
+        if write.fence != fence:
+            raise LeaseLostError(write.fence, fence)
+    elif holder is not None and until > now and write.entry.commit:
+        raise LeaseHeldError(holder, _time(until))
+    try:
+        _append(connection, number, write)
+    except apsw.ConstraintError:  # the statement undid itself, and nothing else was done
+        if connection.execute(_CHANGED, (number, write.entry.change)).get is None:
+            raise
+        return False
+    _items(connection, number, write)
+    if write.fence is not None:
+        connection.execute(_RENEW, (now, number, now))
+    connection.execute(_MOVE, (head.status, head.step, head.version, head.digest, head.sealed, number))
+    if head.due != due:
+        connection.execute(_DEFER, (head.due, number))
+    return True
+
+
+def _append(connection: apsw.Connection, number: int, write: Write) -> None:
+    entry = write.entry
+    connection.execute(
+        _APPEND,
+        (
+            number,
+            entry.step,
+            entry.version,
+            entry.commit,
+            entry.change,
+            entry.header,
+            entry.payload,
+            entry.digest,
+        ),
+    )
+
+
+def _items(connection: apsw.Connection, number: int, write: Write) -> None:
+    for item in write.items:
+        if item.sealed is None:
+            connection.execute(_DROP, (number, item.id))
+        else:
+            connection.execute(_PUT, (number, item.id, item.version, item.sealed))
+
+
+def _time(instant: float) -> datetime:
+    return datetime.fromtimestamp(instant, UTC)

@@ -1,0 +1,69 @@
+-- The embedded hot and warm tiers, in one file. Both see the same log: what is committed hot is warm already, and nothing is
+-- kept twice. Sessions are numbered here so that index entries stay short.
+
+CREATE TABLE IF NOT EXISTS session (
+    no        INTEGER PRIMARY KEY,
+    id        TEXT    NOT NULL UNIQUE,
+    tenant    TEXT    NOT NULL,
+    owner     TEXT    NOT NULL,
+    kind      TEXT    NOT NULL,
+    status    TEXT    NOT NULL,
+    step      INTEGER NOT NULL,
+    version   INTEGER NOT NULL,
+    digest    BLOB    NOT NULL,
+    created   REAL    NOT NULL,
+    due       REAL,
+    fence     INTEGER NOT NULL DEFAULT 0,   -- the last granted; it never falls
+    holder    TEXT,                         -- of the lease; NULL: released or never held
+    until     REAL    NOT NULL DEFAULT 0,
+    seconds   REAL    NOT NULL DEFAULT 0,
+    key       BLOB,                         -- wrapped data key; NULL: destroyed
+    sealed    BLOB    NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS session_newest ON session (tenant, created DESC, id DESC);
+CREATE INDEX IF NOT EXISTS session_owner ON session (tenant, owner, created DESC, id DESC);
+CREATE INDEX IF NOT EXISTS session_due ON session (due) WHERE due IS NOT NULL;
+
+CREATE TABLE IF NOT EXISTS item (
+    session   INTEGER NOT NULL,
+    id        BLOB    NOT NULL,
+    version   INTEGER NOT NULL,
+    sealed    BLOB    NOT NULL,
+    UNIQUE (session, id)
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS log (
+    session   INTEGER NOT NULL,
+    step      INTEGER NOT NULL,
+    version   INTEGER NOT NULL,
+    made      INTEGER NOT NULL,             -- 1: a commit, which made the version; 0: a lifecycle step
+    change    TEXT    NOT NULL,
+    header    BLOB    NOT NULL,
+    payload   BLOB    NOT NULL,
+    digest    BLOB    NOT NULL,
+    UNIQUE (session, step),
+    UNIQUE (session, change)
+) STRICT;
+
+CREATE TABLE IF NOT EXISTS audit (
+    chain     TEXT    NOT NULL,
+    seq       INTEGER NOT NULL,
+    tenant    TEXT    NOT NULL,
+    session   TEXT    NOT NULL,
+    line      BLOB    NOT NULL,
+    mac       BLOB    NOT NULL,
+    PRIMARY KEY (chain, seq)
+) STRICT;
+CREATE INDEX IF NOT EXISTS audit_session ON audit (session, chain, seq) WHERE session <> '';
+
+CREATE TABLE IF NOT EXISTS audit_chain (    -- where each chain ends, apart from its lines: a truncation shows
+    chain     TEXT    PRIMARY KEY,
+    seq       INTEGER NOT NULL,
+    mac       BLOB    NOT NULL,
+    "end"     BLOB    NOT NULL
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS epoch (
+    boot      TEXT    PRIMARY KEY,
+    instant   REAL    NOT NULL
+) STRICT, WITHOUT ROWID;

@@ -1,0 +1,46 @@
+"""The tables that the two embedded stores share, and their rows as values."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Any
+
+from holdfast.drivers.sqlite import SqliteFile
+from holdfast.model.entry import SealedEntry
+from holdfast.model.session import SealedHead
+
+SCHEMA = files("holdfast.stores").joinpath("sqlite.sql").read_text(encoding="utf-8")
+
+HEAD_COLUMNS = "id, tenant, owner, kind, status, step, version, digest, created, due, sealed, key"
+HEADS = "SELECT " + HEAD_COLUMNS + " FROM session"  # noqa: S608 - a constant
+HEAD = HEADS + " WHERE id = ?"
+ENTRY = (
+    "SELECT l.step, l.version, l.made, l.change, l.header, l.payload, l.digest"
+    " FROM session AS s JOIN log AS l ON l.session = s.no"
+)
+
+_AT_ONCE = 500
+
+
+def head_of(row: tuple[Any, ...]) -> SealedHead:
+    """A head of a row of ``HEAD_COLUMNS``."""
+    return SealedHead(*row)
+
+
+def entry_of(session: str, row: tuple[Any, ...]) -> SealedEntry:
+    """An entry of a row of ``ENTRY``."""
+    step, version, made, change, header, payload, digest = row
+    return SealedEntry(session, step, version, bool(made), change, header, payload, digest)
+
+
+def entries_at(file: SqliteFile, session: str, steps: Sequence[int]) -> dict[int, SealedEntry]:
+    """The entries of a session at some steps, by step."""
+    found: dict[int, SealedEntry] = {}
+    with file.mapped():
+        for start in range(0, len(steps), _AT_ONCE):
+            part = steps[start : start + _AT_ONCE]
+            marks = ",".join("?" * len(part))
+            for row in file.read.execute(f"{ENTRY} WHERE s.id = ? AND l.step IN ({marks})", (session, *part)):
+                found[row[0]] = entry_of(session, row)
+    return found

@@ -1,0 +1,159 @@
+"""The warm tier in a SQLite file."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from holdfast.drivers.sqlite import SqliteFile
+from holdfast.errors import AlreadyExistsError
+from holdfast.model.cursor import PageCursor
+from holdfast.model.entry import SealedEntry
+from holdfast.model.session import SealedHead
+from holdfast.ports.warm import AuditRow, ChainEnd, Query, WarmStore
+from holdfast.stores.sqlite_rows import ENTRY, HEAD, HEADS, SCHEMA, entries_at, entry_of, head_of
+
+_LINES = "SELECT chain, seq, tenant, session, line, mac FROM audit"
+_KEEP_HEAD = (
+    "INSERT INTO session (id, tenant, owner, kind, status, step, version, digest, created, due, sealed, key)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT (id) DO UPDATE SET owner = excluded.owner, status = excluded.status, step = excluded.step,"
+    " version = excluded.version, digest = excluded.digest, due = excluded.due, sealed = excluded.sealed,"
+    " key = excluded.key WHERE excluded.step > session.step"
+)
+_KEEP_ENTRY = (
+    "INSERT INTO log (session, step, version, made, change, header, payload, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    " ON CONFLICT DO NOTHING"
+)
+
+
+class SqliteWarmStore(WarmStore):
+    """The catalogue, the log and the audit in one SQLite file, which the hot tier may share."""
+
+    def __init__(self, file: SqliteFile) -> None:
+        self._file = file
+
+    @classmethod
+    def open(cls, path: str | Path, *, vfs: str | None = None, synchronous: str = "FULL") -> SqliteWarmStore:
+        """Open the file of a path; see ``SqliteFile.open``."""
+        return cls(SqliteFile.open(path, schema=SCHEMA, name="warm", vfs=vfs, synchronous=synchronous))
+
+    async def append(self, head: SealedHead, entries: Sequence[SealedEntry]) -> None:
+        def job(connection: apsw.Connection) -> None:
+            connection.execute(
+                _KEEP_HEAD,
+                (
+                    head.id,
+                    head.tenant,
+                    head.owner,
+                    head.kind,
+                    head.status,
+                    head.step,
+                    head.version,
+                    head.digest,
+                    head.created,
+                    head.due,
+                    head.sealed,
+                    head.key,
+                ),
+            )
+            number = connection.execute("SELECT no FROM session WHERE id = ?", (head.id,)).get
+            for entry in entries:
+                connection.execute(
+                    _KEEP_ENTRY,
+                    (
+                        number,
+                        entry.step,
+                        entry.version,
+                        entry.commit,
+                        entry.change,
+                        entry.header,
+                        entry.payload,
+                        entry.digest,
+                    ),
+                )
+                if connection.changes() == 0:
+                    kept = connection.execute(
+                        "SELECT digest FROM log WHERE session = ? AND step = ?", (number, entry.step)
+                    ).get
+                    if kept != entry.digest:
+                        raise AlreadyExistsError(f"another entry at step {entry.step} of session {head.id}")
+
+        await self._file.write(job)
+
+    async def head(self, session: str) -> SealedHead | None:
+        with self._file.mapped():
+            row = self._file.read.execute(HEAD, (session,)).get
+        return None if row is None else head_of(row)
+
+    async def entries(self, session: str, *, after: int, limit: int) -> list[SealedEntry]:
+        with self._file.mapped():
+            rows = self._file.read.execute(
+                f"{ENTRY} WHERE s.id = ? AND l.step > ? ORDER BY l.step LIMIT ?", (session, after, limit)
+            )
+            return [entry_of(session, row) for row in rows]
+
+    async def at(self, session: str, steps: Sequence[int]) -> dict[int, SealedEntry]:
+        return entries_at(self._file, session, steps)
+
+    async def find(self, query: Query, *, after: PageCursor | None, limit: int) -> list[SealedHead]:
+        wanted = {"tenant": query.tenant, "owner": query.owner, "kind": query.kind, "status": query.status}
+        terms = ["1", *(f"{column} = ?" for column, value in wanted.items() if value is not None)]
+        bound: list[Any] = [value for value in wanted.values() if value is not None]
+        if after is not None:
+            terms.append("(created, id) < (?, ?)")
+            bound += [after.created, after.id]
+        sql = HEADS + " WHERE " + " AND ".join(terms) + " ORDER BY created DESC, id DESC LIMIT ?"
+        with self._file.mapped():
+            return [head_of(row) for row in self._file.read.execute(sql, (*bound, limit))]
+
+    async def record(self, rows: Sequence[AuditRow], *, end: bytes) -> bool:
+        def job(connection: apsw.Connection) -> bool:
+            chain = rows[0].chain
+            last = connection.execute("SELECT seq FROM audit_chain WHERE chain = ?", (chain,)).get or 0
+            if rows[0].seq != last + 1:
+                return False
+            connection.executemany(
+                "INSERT INTO audit (chain, seq, tenant, session, line, mac) VALUES (?, ?, ?, ?, ?, ?)",
+                [(row.chain, row.seq, row.tenant, row.session, row.line, row.mac) for row in rows],
+            )
+            connection.execute(
+                'INSERT INTO audit_chain (chain, seq, mac, "end") VALUES (?, ?, ?, ?)'
+                ' ON CONFLICT (chain) DO UPDATE SET seq = excluded.seq, mac = excluded.mac, "end" = excluded."end"',
+                (chain, rows[-1].seq, rows[-1].mac, end),
+            )
+            return True
+
+        return await self._file.write(job)
+
+    async def audit(
+        self,
+        *,
+        tenant: str | None = None,
+        session: str | None = None,
+        chain: str | None = None,
+        after: tuple[str, int] | None = None,
+        limit: int = 1000,
+    ) -> list[AuditRow]:
+        terms, bound = ["1"], list[Any]()
+        for column, value in (("tenant", tenant), ("session", session), ("chain", chain)):
+            if value is not None:
+                terms.append(f"{column} = ?")
+                bound.append(value)
+        if after is not None:
+            terms.append("(chain, seq) > (?, ?)")
+            bound += after
+        sql = _LINES + " WHERE " + " AND ".join(terms) + " ORDER BY chain, seq LIMIT ?"
+        with self._file.mapped():
+            return [AuditRow(*row) for row in self._file.read.execute(sql, (*bound, limit))]
+
+    async def chains(self) -> dict[str, ChainEnd]:
+        with self._file.mapped():
+            rows = self._file.read.execute('SELECT chain, seq, mac, "end" FROM audit_chain')
+            return {chain: ChainEnd(seq, mac, end) for chain, seq, mac, end in rows}
+
+    async def close(self) -> None:
+        await self._file.close()

@@ -1,0 +1,346 @@
+"""The SQLite driver: one writer, group commit, and its errors as ours."""
+
+from __future__ import annotations
+
+import asyncio
+import stat
+import threading
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import apsw
+import pytest
+
+from holdfast.drivers.sqlite import SqliteFile
+from holdfast.errors import StoreFullError, StoreUnavailableError, TamperedError
+from holdfast.testing.disk import Disk
+from holdfast.testing.faults import FailingDisk, Fault
+
+SCHEMA = "CREATE TABLE IF NOT EXISTS t (a INTEGER PRIMARY KEY, b TEXT) STRICT;"
+
+
+def insert(number: int, text: str = "") -> Callable[[apsw.Connection], int]:
+    def job(connection: apsw.Connection) -> int:
+        connection.execute("INSERT INTO t VALUES (?, ?)", (number, text))
+        return number
+
+    return job
+
+
+def numbers(connection: apsw.Connection) -> list[int]:
+    return [row[0] for row in connection.execute("SELECT a FROM t ORDER BY a")]
+
+
+def open_file(path: Path, vfs: str | None = None) -> SqliteFile:
+    return SqliteFile.open(path, schema=SCHEMA, name="test", vfs=vfs)
+
+
+@pytest.fixture
+async def file(tmp_path: Path) -> AsyncIterator[SqliteFile]:
+    file = open_file(tmp_path / "made" / "test.db")
+    yield file
+    await file.close()
+
+
+def hold(file: SqliteFile) -> tuple[asyncio.Task[None], threading.Event]:
+    """Keep the writer busy with a job until the event is set, so that what is sent meanwhile makes one batch."""
+    go = threading.Event()
+
+    def wait(connection: apsw.Connection) -> None:
+        go.wait()
+
+    return asyncio.create_task(file.write(wait)), go
+
+
+# -- opening ---------------------------------------------------------------------------------------------------------
+
+
+async def test_a_file_and_its_folder_are_for_their_owner_alone(tmp_path: Path) -> None:
+    path = tmp_path / "made" / "test.db"
+    file = open_file(path)
+    await file.write(insert(1))
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    modes = {found.name: stat.S_IMODE(found.stat().st_mode) for found in path.parent.iterdir()}
+    assert modes == {"test.db": 0o600, "test.db-wal": 0o600, "test.db-shm": 0o600}
+    await file.close()
+
+
+async def test_what_makes_it_durable_is_really_set(file: SqliteFile) -> None:
+    assert file.read.pragma("journal_mode") == "wal"
+    assert file.read.pragma("synchronous") == 2
+
+    def ask(connection: apsw.Connection) -> tuple[object, ...]:
+        return tuple(connection.pragma(name) for name in ("journal_mode", "synchronous", "foreign_keys"))
+
+    assert await file.write(ask) == ("wal", 2, 1)
+
+
+async def test_each_acknowledged_write_has_been_synced(tmp_path: Path) -> None:
+    disk = Disk()
+    file = open_file(tmp_path / "test.db", disk.name)
+    for number in range(5):
+        before = disk.calls["xSync wal"]
+        await file.write(insert(number))
+        assert disk.calls["xSync wal"] > before
+    await file.close()
+
+
+async def test_the_connection_for_reads_cannot_write(file: SqliteFile) -> None:
+    with pytest.raises(StoreUnavailableError), file.mapped():
+        file.read.execute("INSERT INTO t VALUES (1, '')")
+    assert numbers(file.read) == []
+
+
+async def test_a_file_is_opened_again_with_what_is_in_it(tmp_path: Path) -> None:
+    path = tmp_path / "test.db"
+    for number in range(3):
+        file = open_file(path)
+        await file.write(insert(number))
+        await file.close()
+    file = open_file(path)
+    assert numbers(file.read) == [0, 1, 2]
+    await file.close()
+
+
+@pytest.mark.parametrize(
+    "content", [b"this is a letter, and no database at all" * 99, b"SQLite format 3\0" + b"\xff" * 4096]
+)
+def test_a_file_that_is_no_database_is_said_to_be_tampered_with_and_left(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "test.db"
+    path.write_bytes(content)
+    with pytest.raises(TamperedError, match="test store"):
+        open_file(path)
+    assert path.read_bytes() == content
+
+
+def test_what_cannot_be_opened_is_unavailable(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "folder.db").mkdir()
+    for path in (tmp_path / "file" / "test.db", tmp_path / "folder.db"):
+        with pytest.raises(StoreUnavailableError):
+            open_file(path)
+
+
+# -- group commit ----------------------------------------------------------------------------------------------------
+
+
+async def test_what_is_sent_together_is_synced_together(tmp_path: Path) -> None:
+    disk = Disk()
+    file = open_file(tmp_path / "test.db", disk.name)
+    holding, go = hold(file)
+    sent = [asyncio.create_task(file.write(insert(number))) for number in range(200)]
+    await asyncio.sleep(0)
+    before = disk.calls["xSync wal"]
+    go.set()
+    assert await asyncio.gather(*sent) == list(range(200))
+    await holding
+    assert 1 <= disk.calls["xSync wal"] - before <= 2
+    assert numbers(file.read) == list(range(200))
+    await file.close()
+
+
+async def test_jobs_run_in_the_order_they_were_sent_and_see_what_was_before(file: SqliteFile) -> None:
+    holding, go = hold(file)
+
+    def following(connection: apsw.Connection) -> int:
+        number: int = connection.execute("SELECT coalesce(max(a), 0) + 1 FROM t").get
+        return insert(number)(connection)
+
+    sent = [asyncio.create_task(file.write(following)) for _ in range(50)]
+    await asyncio.sleep(0)
+    go.set()
+    assert await asyncio.gather(holding, *sent) == [None, *range(1, 51)]
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "INSERT INTO t VALUES (1, 'there already')",
+        "INSERT INTO t VALUES ('no number', '')",
+        "SELECT nonsense FROM t",
+        None,
+    ],
+)
+async def test_a_job_that_raises_is_rolled_back_alone(file: SqliteFile, fault: str | None) -> None:
+    await file.write(insert(1))
+
+    def broken(connection: apsw.Connection) -> None:
+        connection.execute("INSERT INTO t VALUES (999, 'before the fault')")
+        if fault is None:
+            raise LookupError("the job's own")
+        connection.execute(fault)
+
+    holding, go = hold(file)
+    sent = [asyncio.create_task(file.write(broken if number % 5 == 0 else insert(number))) for number in range(10, 30)]
+    await asyncio.sleep(0)
+    go.set()
+    outcomes = await asyncio.gather(*sent, return_exceptions=True)
+    await holding
+    sound = [number for number in range(10, 30) if number % 5]
+    assert [outcome for outcome in outcomes if not isinstance(outcome, BaseException)] == sound
+    kind = LookupError if fault is None else StoreUnavailableError
+    assert [type(outcome) for outcome in outcomes if isinstance(outcome, BaseException)] == [kind] * 4
+    assert numbers(file.read) == [1, *sound]
+    assert await file.write(insert(2)) == 2
+
+
+async def test_a_batch_that_cannot_be_committed_fails_whole_and_leaves_nothing(tmp_path: Path) -> None:
+    disk = FailingDisk()
+    file = open_file(tmp_path / "test.db", disk.name)
+    await file.write(insert(1))
+    holding, go = hold(file)
+    sent = [asyncio.create_task(file.write(insert(number))) for number in range(10, 20)]
+    await asyncio.sleep(0)
+    disk.arm(Fault("xWrite", 1, apsw.SQLITE_FULL, file="wal", lasting=True))
+    go.set()
+    outcomes = await asyncio.gather(holding, *sent, return_exceptions=True)
+    assert disk.mend() >= 1
+    assert [type(outcome) for outcome in outcomes if outcome is not None] == [StoreFullError] * 10
+    assert numbers(file.read) == [1]
+    assert await file.write(insert(2)) == 2
+    await file.close()
+
+
+async def test_a_writers_connection_that_is_lost_is_made_anew(file: SqliteFile) -> None:
+    await file.write(insert(1))
+    with pytest.raises(StoreUnavailableError):
+        await file.write(lambda connection: connection.close(True))
+    outcomes = [await asyncio.gather(file.write(insert(number)), return_exceptions=True) for number in (2, 3)]
+    assert outcomes[1] == [3]
+    assert 1 in numbers(file.read)
+
+
+# -- cancelling, closing ---------------------------------------------------------------------------------------------
+
+
+async def test_a_cancelled_caller_waits_for_the_outcome(file: SqliteFile) -> None:
+    holding, go = hold(file)
+    sending = asyncio.create_task(file.write(insert(1)))
+    await asyncio.sleep(0)
+    for _ in range(3):  # however often it is asked to
+        sending.cancel()
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert not sending.done()
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    assert numbers(file.read) == [1]
+    await holding
+
+
+async def test_a_cancelled_caller_does_not_hear_of_an_error_and_nobody_else_does(file: SqliteFile) -> None:
+    holding, go = hold(file)
+    sending = asyncio.create_task(file.write(lambda connection: connection.execute("nonsense")))
+    await asyncio.sleep(0)
+    sending.cancel()
+    await asyncio.sleep(0)
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await sending
+    await holding
+    assert await file.write(insert(1)) == 1
+
+
+async def test_closing_finishes_what_was_sent_and_refuses_what_comes_later(tmp_path: Path) -> None:
+    path = tmp_path / "test.db"
+    file = open_file(path)
+    holding, go = hold(file)
+    sent = [asyncio.create_task(file.write(insert(number))) for number in range(700)]  # more than one batch
+    await asyncio.sleep(0)
+    closing = asyncio.create_task(file.close())
+    await asyncio.sleep(0)
+    with pytest.raises(StoreUnavailableError, match="closed"):
+        await file.write(insert(999))
+    go.set()
+    await asyncio.gather(holding, closing, *sent)
+    await file.close()
+    with pytest.raises(StoreUnavailableError), file.mapped():
+        numbers(file.read)
+    again = open_file(path)
+    assert numbers(again.read) == list(range(700))
+    await again.close()
+
+
+async def test_a_closed_file_leaves_no_thread_and_no_log_behind(tmp_path: Path) -> None:
+    file = open_file(tmp_path / "test.db")
+    await file.write(insert(1))
+    assert "holdfast-test-writer" in {thread.name for thread in threading.enumerate()}
+    await file.close()
+    assert "holdfast-test-writer" not in {thread.name for thread in threading.enumerate()}
+    assert [found.name for found in tmp_path.iterdir()] == ["test.db"]
+
+
+def test_a_loop_that_is_gone_before_its_answer_does_not_stop_the_writer(tmp_path: Path) -> None:
+    file = open_file(tmp_path / "test.db")
+    go = threading.Event()
+
+    def wait(connection: apsw.Connection) -> int:
+        go.wait()
+        return insert(1)(connection)
+
+    loop = asyncio.new_event_loop()
+    abandoned = loop.create_task(file.write(wait))
+    loop.run_until_complete(asyncio.sleep(0))
+    abandoned.get_coro().close()  # type: ignore[union-attr]
+    loop.close()
+    go.set()
+
+    async def after() -> list[int]:
+        await file.write(insert(2))
+        found = numbers(file.read)
+        await file.close()
+        return found
+
+    assert asyncio.run(after()) == [1, 2]
+
+
+# -- errors ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "ours"),
+    [
+        (apsw.SQLITE_FULL, StoreFullError),
+        (apsw.SQLITE_IOERR_WRITE, StoreUnavailableError),
+        (apsw.SQLITE_READONLY, StoreUnavailableError),
+    ],
+)
+async def test_a_disk_that_refuses_a_write_is_told_in_our_words(
+    tmp_path: Path, error: int, ours: type[Exception]
+) -> None:
+    disk = FailingDisk()
+    file = open_file(tmp_path / "test.db", disk.name)
+    disk.arm(Fault("xWrite", 1, error, file="wal", lasting=True))
+    with pytest.raises(ours, match="test store"):
+        await file.write(insert(1))
+    assert disk.mend() >= 1
+    assert numbers(file.read) == []
+    assert await file.write(insert(1)) == 1
+    await file.close()
+
+
+async def test_a_damaged_page_is_told_as_tampering_by_reads_and_by_writes(tmp_path: Path) -> None:
+    path = tmp_path / "test.db"
+    file = open_file(path)
+    await asyncio.gather(*(file.write(insert(number, "x" * 500)) for number in range(100)))
+    await file.close()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4096] + b"\x55" * (len(whole) - 4096))
+    file = open_file(path)
+    with pytest.raises(TamperedError), file.mapped():
+        numbers(file.read)
+    with pytest.raises(TamperedError):
+        await file.write(insert(1_000))
+    await file.close()
+
+
+async def test_an_error_of_ours_in_a_job_stays_what_it_is(file: SqliteFile) -> None:
+    error = TamperedError("something")
+
+    def job(connection: apsw.Connection) -> None:
+        raise error
+
+    with pytest.raises(TamperedError) as raised:
+        await file.write(job)
+    assert raised.value is error
