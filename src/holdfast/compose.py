@@ -1,0 +1,154 @@
+"""The composition root: the only file that turns settings into adapters, kinds and sinks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from holdfast.embedders import load_embedder
+from holdfast.engine.clock import SteadyClock, SystemChance
+from holdfast.engine.engine import Engine, Policy
+from holdfast.engine.sealing import KeyRing
+from holdfast.errors import ConfigurationError, HoldfastError
+from holdfast.kinds import KINDS, kinds
+from holdfast.model.access import SYSTEM, Principal
+from holdfast.ports.clock import Chance, Clock
+from holdfast.ports.cold import ColdStore
+from holdfast.ports.hot import HotStore
+from holdfast.ports.keys import KeySource
+from holdfast.ports.sink import Sink
+from holdfast.ports.warm import WarmStore
+from holdfast.settings import Settings
+from holdfast.sinks import open_sink
+from holdfast.stores import adapter
+
+
+@contextlib.asynccontextmanager
+async def open_engine(
+    settings: Settings | None = None,
+    *,
+    clock: Clock | None = None,
+    chance: Chance | None = None,
+    sweeping: bool = False,
+    wrap: Callable[[HotStore], HotStore] = lambda store: store,
+    wrap_sink: Callable[[Sink], Sink] = lambda sink: sink,
+) -> AsyncIterator[Engine]:
+    """Open the engine that settings describe, and close it on leaving.
+
+    Args:
+        settings: those of the environment by default.
+        clock, chance: time and randomness; the store's clock and the system's source by default.
+        sweeping: sweep in the background for as long as the engine is open.
+        wrap, wrap_sink: put something around the hot store or the sinks, such as faults.
+    Raises:
+        ConfigurationError: the settings cannot be; nothing was opened.
+        StoreUnavailableError, StoreFullError, TamperedError: a store does not open.
+    """
+    settings = settings or Settings.load()
+    chance = chance or SystemChance()
+    async with contextlib.AsyncExitStack() as opened:
+        source = _keys(settings, chance)
+        ring = KeyRing(source, chance)
+        hot, warm = _stores(settings, opened)
+        cold: ColdStore = adapter("cold", settings.cold_url).open(settings.cold_url)
+        opened.push_async_callback(cold.close)
+        hot = wrap(hot)
+        sinks = Sinks(settings, wrap_sink)
+        opened.push_async_callback(sinks.close)
+        engine = Engine(
+            hot=hot,
+            warm=warm,
+            cold=cold,
+            ring=ring,
+            kinds=kinds(),
+            sinks=sinks,
+            clock=clock or await SteadyClock.on(hot),
+            chance=chance,
+            policy=Policy(
+                limits=settings.limits,
+                retention=settings.retention,
+                grace=settings.grace,
+                lock=settings.lock,
+                lease=settings.lease,
+            ),
+        )
+        opened.push_async_callback(engine.close)
+        if sweeping:
+            sweeper = asyncio.create_task(_sweep(engine, settings.sweep), name="holdfast-sweeper")
+            opened.push_async_callback(_stop, sweeper)
+        yield engine
+
+
+class Sinks:
+    """The sinks of the settings by kind, each opened when it is first asked for."""
+
+    def __init__(self, settings: Settings, wrap: Callable[[Sink], Sink]) -> None:
+        self._settings, self._wrap = settings, wrap
+        self._opened: dict[str, Sink] = {}
+
+    def __call__(self, kind: str) -> Sink:
+        name = kinds()[kind].sink
+        if name not in self._opened:
+            urls = self._settings.sink_urls
+            if name not in urls:
+                raise ConfigurationError(f"{kind} publishes to the sink {name!r}, which the settings do not have.")
+            embedder = load_embedder(self._settings.embedder)
+            self._opened[name] = self._wrap(open_sink(urls[name], embedder=embedder))
+        return self._opened[name]
+
+    async def close(self) -> None:
+        for sink in self._opened.values():
+            await sink.close()
+
+
+def _keys(settings: Settings, chance: Chance) -> KeySource:
+    if settings.keys is not None:
+        from holdfast.stores.keys.environment import KeyEnvironment
+
+        return KeyEnvironment(settings.keys)
+    from holdfast.stores.keys.file import KeyFile
+
+    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    return KeyFile.open(settings.key_path, chance)
+
+
+def _stores(settings: Settings, opened: contextlib.AsyncExitStack) -> tuple[HotStore, WarmStore]:
+    """The hot and the warm store; where both are one SQLite file they share its connection and its log."""
+    hot_url, warm_url = settings.hot_url, settings.warm_url
+    if hot_url == warm_url and hot_url.startswith("sqlite://"):
+        from holdfast.drivers.sqlite import SqliteFile
+        from holdfast.stores.sqlite_rows import SCHEMA
+
+        file = SqliteFile.open(_path(hot_url), schema=SCHEMA, name="embedded")
+        opened.push_async_callback(file.close)
+        return adapter("hot", hot_url)(file), adapter("warm", warm_url)(file)
+    hot: HotStore = adapter("hot", hot_url).open(_path(hot_url))
+    opened.push_async_callback(hot.close)
+    warm: WarmStore = adapter("warm", warm_url).open(_path(warm_url))
+    opened.push_async_callback(warm.close)
+    return hot, warm
+
+
+def _path(url: str) -> Path:
+    return Path(unquote(urlsplit(url).path))
+
+
+async def _sweep(engine: Engine, seconds: float) -> None:
+    """Sweep for ever, for every tenant; a store that does not answer is tried again the next time."""
+    who = Principal(SYSTEM, roles=frozenset({"admin"}))
+    while True:
+        with contextlib.suppress(HoldfastError):
+            await engine.sweep(who)
+        await asyncio.sleep(seconds)
+
+
+async def _stop(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+__all__ = ["KINDS", "Sinks", "open_engine"]

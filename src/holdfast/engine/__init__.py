@@ -1,0 +1,1 @@
+"""The verbs and every decision: authorise, load, decide, commit, record."""

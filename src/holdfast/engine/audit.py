@@ -1,0 +1,198 @@
+"""Who did what, when, to which version, and what came of it.
+
+What a session's log says of a commit or a step is its audit already, chained and authenticated. This is the rest:
+reads, and everything refused. Such lines are collected and written within a second, a burst of equal ones as one
+line with a count, so that a read never waits for the disk; a process that is killed can lose that second of them,
+never a line about a change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from hashlib import blake2b
+
+import msgspec
+
+from holdfast.engine.sealing import KeyRing, framed
+from holdfast.errors import HoldfastError, IntegrityError, TamperedError
+from holdfast.model.access import SYSTEM, Principal
+from holdfast.model.audit import AuditLine
+from holdfast.ports.clock import Chance, Clock
+from holdfast.ports.warm import AuditRow, ChainEnd, WarmStore
+
+_WITHIN = 1.0
+_MOST = 4_096
+_MOST_WORD = 100
+_PAGE = 1_000
+_encode = msgspec.json.Encoder().encode
+_decoder = msgspec.json.Decoder(AuditLine)
+_encode_end = msgspec.msgpack.Encoder().encode
+_decode_end = msgspec.msgpack.Decoder(tuple[bytes, bytes]).decode
+_CHAIN = "audit chain"
+
+
+class Audit:
+    """Keeps the audit chains, one a tenant."""
+
+    def __init__(self, warm: WarmStore, ring: KeyRing, clock: Clock, chance: Chance) -> None:
+        self._warm, self._ring, self._clock, self._chance = warm, ring, clock, chance
+        self._counts: dict[tuple[str, str, str, str, int, str], int] = {}
+        self._timer: asyncio.Task[None] | None = None
+        self._writing, self._full = asyncio.Lock(), asyncio.Event()
+        self.lost = 0
+
+    def note(self, who: Principal, verb: str, session: str = "", version: int = 0, outcome: str = "ok") -> None:
+        """Take a line down; it is written within a second."""
+        line = (who.tenant, who.id, _fit(verb), _fit(session), version, outcome)
+        self._counts[line] = self._counts.get(line, 0) + 1
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().create_task(self._later())
+        if len(self._counts) == _MOST:
+            self._full.set()
+
+    async def flush(self) -> None:
+        """Write what has been taken down; durable on return. Lines of a store that is gone for good are counted in
+        ``lost``.
+        """
+        async with self._writing:
+            counts, self._counts = self._counts, {}
+            if not counts:
+                return
+            now = self._clock.now()
+            by_tenant: dict[str, list[AuditLine]] = {}
+            for (tenant, actor, verb, session, version, outcome), count in counts.items():
+                line = AuditLine(now, actor, tenant, verb, session, version, outcome, count)
+                by_tenant.setdefault(tenant, []).append(line)
+            for tenant, lines in by_tenant.items():
+                try:
+                    await self._append(tenant, lines)
+                except HoldfastError:
+                    self.lost += len(lines)
+                    if len(self._counts) < _MOST:  # keep them for the next try while there is room
+                        self.lost -= len(lines)
+                        for line in lines:
+                            kept = (tenant, line.actor, line.verb, line.session, line.version, line.outcome)
+                            self._counts[kept] = self._counts.get(kept, 0) + line.count
+
+    async def close(self) -> None:
+        """Write what has been taken down, and take no more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._timer
+            self._timer = None
+        await self.flush()
+
+    async def lines(self, tenant: str, session: str | None = None) -> AsyncIterator[AuditLine]:
+        """The lines of a tenant, or of one session, in the order of the chain."""
+        after: tuple[str, int] | None = None
+        while True:
+            rows = await self._warm.audit(tenant=tenant, session=session, after=after, limit=_PAGE)
+            for row in rows:
+                yield _decoder.decode(row.line)
+            if len(rows) < _PAGE:
+                return
+            after = (rows[-1].chain, rows[-1].seq)
+
+    async def check(self) -> AsyncIterator[tuple[str, str | None]]:
+        """Each chain, and what is wrong with it: None, or a sentence.
+
+        An edit, a deletion, a reorder and a truncation all show.
+        """
+        ends = await self._warm.chains()
+        for chain, end in ends.items():
+            yield chain, await self._check_chain(chain, end)
+        after: tuple[str, int] | None = None
+        while rows := await self._warm.audit(after=after, limit=1):
+            if rows[0].chain not in ends:
+                yield rows[0].chain, "the record of where the chain ends is missing"
+            after = (rows[0].chain, 2**62)
+
+    async def rewrap(self) -> list[str]:
+        """Wrap every chain's key under the active key-encryption key; the chains whose key could not be unwrapped."""
+        failed = []
+        for chain in await self._warm.chains():
+            line = AuditLine(self._clock.now(), SYSTEM, chain, "rotate-keys")
+            try:
+                await self._append(chain, [line], rewrap=True)
+            except IntegrityError:
+                failed.append(f"audit chain {chain}")
+        return failed
+
+    async def _append(self, tenant: str, lines: list[AuditLine], *, rewrap: bool = False) -> None:
+        while True:
+            last = (await self._warm.chains()).get(tenant)
+            if last is None:
+                seq, mac, key, wrapped = 0, b"", *self._new_key(tenant)
+            else:
+                seq, mac = last.seq, last.mac
+                key, wrapped = self._key(tenant, last)
+            if rewrap:
+                wrapped = self._ring.wrap(key, tenant, _CHAIN)
+            rows = []
+            for line in lines:
+                seq += 1
+                data = _encode(line)
+                mac = _mac(key, mac, data)
+                rows.append(AuditRow(tenant, seq, tenant, line.session, data, mac))
+            if await self._warm.record(rows, end=_encode_end((wrapped, _end(key, seq, mac)))):
+                return
+
+    async def _check_chain(self, chain: str, end: ChainEnd) -> str | None:
+        try:
+            key, _ = self._key(chain, end)
+        except IntegrityError as error:
+            return str(error)
+        seq, mac = 0, b""
+        while True:
+            rows = await self._warm.audit(chain=chain, after=(chain, seq), limit=_PAGE)
+            for row in rows:
+                if row.seq != seq + 1:
+                    return f"line {seq + 1} is missing"
+                if _mac(key, mac, row.line) != row.mac:
+                    return f"line {row.seq} is not what was written there"
+                seq, mac = row.seq, row.mac
+                line = _decoder.decode(row.line)
+                if (line.session, line.tenant) != (row.session, row.tenant):
+                    return f"line {row.seq} is filed under something else"
+            if len(rows) < _PAGE:
+                break
+        if (seq, mac) != (end.seq, end.mac):
+            return f"it ends at line {seq}, and {end.seq} were written"
+        if _end(key, seq, mac) != _decode_end(end.end)[1]:
+            return "the record of where it ends is not what was written"
+        return None
+
+    def _new_key(self, chain: str) -> tuple[bytes, bytes]:
+        key = self._chance.bytes(32)
+        return key, self._ring.wrap(key, chain, _CHAIN)
+
+    def _key(self, chain: str, end: ChainEnd) -> tuple[bytes, bytes]:
+        """The key that a chain's lines are hashed with, and the same wrapped: it outlives any key-encryption key."""
+        try:
+            wrapped = _decode_end(end.end)[0]
+        except msgspec.MsgspecError:
+            raise TamperedError(f"the end of audit chain {chain}") from None
+        return self._ring.unwrap(wrapped, chain, _CHAIN), wrapped
+
+    async def _later(self) -> None:
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._full.wait(), _WITHIN)
+        self._full.clear()
+        self._timer = None
+        await self.flush()
+
+
+def _fit(word: str) -> str:
+    """A verb or an id as it was asked for, unless it is none that could be: then not a word of it is kept."""
+    return word if len(word) <= _MOST_WORD and word.isascii() and word.isprintable() else "?"
+
+
+def _mac(key: bytes, before: bytes, line: bytes) -> bytes:
+    return blake2b(framed(before, line), key=key, digest_size=32).digest()
+
+
+def _end(key: bytes, seq: int, mac: bytes) -> bytes:
+    return blake2b(framed(b"end", b"%d" % seq, mac), key=key, digest_size=32).digest()

@@ -1,0 +1,63 @@
+"""Finding sessions."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from holdfast.engine.gate import Gate
+from holdfast.model.access import Principal
+from holdfast.model.cursor import PageCursor, read_page_cursor, write_cursor
+from holdfast.model.session import Header, SealedHead
+from holdfast.ports.warm import Query, WarmStore
+
+_AT_ONCE = 256
+
+
+class Page(msgspec.Struct, frozen=True):
+    """Session headers, newest first, and the cursor of the page after; None after the last.
+
+    ``unreadable`` names the principal's own sessions met on the way (an admin's: all) that are there but do not open:
+    absent and corrupt are two different answers.
+    """
+
+    headers: tuple[Header, ...]
+    cursor: str | None
+    unreadable: tuple[str, ...] = ()
+
+
+class Catalogue:
+    """Lists what a principal may know of."""
+
+    def __init__(self, warm: WarmStore, gate: Gate) -> None:
+        self._warm, self._gate = warm, gate
+
+    async def find(self, who: Principal, query: Query, text: str | None, after: str | None, limit: int) -> Page:
+        """Sessions that match and that this principal may know of; ``text`` is looked for in titles, case aside."""
+        cursor = read_page_cursor(after) if after else None
+        wanted = None if text is None else text.casefold()
+        found: list[Header] = []
+        unreadable: list[str] = []
+        async for head in self.all(query, cursor):
+            header = self._gate.seen(who, head)
+            if header is None and (who.id == head.owner or who.roles & {"admin", "auditor"}):
+                unreadable.append(head.id)
+            if header is None or (wanted is not None and wanted not in header.title.casefold()):
+                continue
+            found.append(header)
+            if len(found) > limit:
+                last = found[limit - 1]
+                cursor_of_last = write_cursor(PageCursor(last.created.timestamp(), last.id))
+                return Page(tuple(found[:limit]), cursor_of_last, tuple(unreadable))
+        return Page(tuple(found), None, tuple(unreadable))
+
+    async def all(self, query: Query, after: PageCursor | None = None) -> AsyncIterator[SealedHead]:
+        """Every session that matches, newest first, for whoever may see all of them."""
+        while True:
+            heads = await self._warm.find(query, after=after, limit=_AT_ONCE)
+            for head in heads:
+                yield head
+            if len(heads) < _AT_ONCE:
+                return
+            after = PageCursor(heads[-1].created, heads[-1].id)

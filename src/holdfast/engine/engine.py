@@ -1,0 +1,591 @@
+"""The engine: one short method a verb.
+
+Each verb asks whether the principal may, before any data is touched, then decides, writes, and leaves its line in the
+audit: changes in the session's own log, reads and refusals in the audit chain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from holdfast.engine.audit import Audit
+from holdfast.engine.authoring import Ask, Authoring
+from holdfast.engine.blobs import Blobs
+from holdfast.engine.catalogue import Catalogue, Page
+from holdfast.engine.creating import Creating, Start
+from holdfast.engine.draft import Edit
+from holdfast.engine.editing import Committed, Decision, Editing
+from holdfast.engine.feed import Feed, FeedPage
+from holdfast.engine.gate import Gate
+from holdfast.engine.history import History
+from holdfast.engine.journal import Journal, Opened
+from holdfast.engine.labels import Label, Labels
+from holdfast.engine.leasing import Leasing
+from holdfast.engine.lifecycle import Lifecycle
+from holdfast.engine.publishing import Preview, Progress, Publishing
+from holdfast.engine.retention import Retaining, Swept
+from holdfast.engine.rotation import KeyIds, Rotated, Rotation
+from holdfast.engine.sealing import KeyRing
+from holdfast.engine.trail import Trail
+from holdfast.engine.verification import Verification, Verified
+from holdfast.errors import InvalidChangeError, UnknownKindError
+from holdfast.model.access import Principal, Role
+from holdfast.model.audit import AuditLine
+from holdfast.model.difference import Difference
+from holdfast.model.entry import Entry
+from holdfast.model.lease import Lease
+from holdfast.model.limits import Limits, check_limit
+from holdfast.model.retention import Retention
+from holdfast.model.session import Header, Session
+from holdfast.model.text import check_text
+from holdfast.ports.clock import Chance, Clock
+from holdfast.ports.cold import ColdStore
+from holdfast.ports.hot import HotStore
+from holdfast.ports.kind import Kind
+from holdfast.ports.sink import Hit, Receipt, Sink
+from holdfast.ports.warm import Query, WarmStore
+
+_MOST_PER_PAGE = 1_000
+_LONGEST_LOCK = 604_800.0
+_MOST_SOURCE_NAME = 1_000
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """What of the settings the engine decides by; times in seconds.
+
+    ``keep_revisions`` are kept in a sink to roll back to; ``keep_sessions`` and ``keep_bytes`` bound what is at hand in
+    memory.
+    """
+
+    limits: Limits = Limits()
+    retention: Retention = Retention()
+    grace: float = 604_800.0
+    lock: float = 900.0
+    lease: float = 30.0
+    keep_revisions: int = 5
+    keep_sessions: int = 1_000
+    keep_bytes: int = 256_000_000
+
+
+class Engine:
+    """Everything that can be done with sessions. Made by ``open_engine``; one to an event loop."""
+
+    def __init__(
+        self,
+        *,
+        hot: HotStore,
+        warm: WarmStore,
+        cold: ColdStore,
+        ring: KeyRing,
+        kinds: Mapping[str, Kind],
+        sinks: Callable[[str], Sink],
+        clock: Clock,
+        chance: Chance,
+        policy: Policy,
+    ) -> None:
+        self.kinds, self.policy, self._sinks = kinds, policy, sinks
+        limits = policy.limits
+        self._journal = journal = Journal(
+            hot, warm, ring, clock, chance, keep=policy.keep_sessions, keep_bytes=policy.keep_bytes
+        )
+        blobs, editing = Blobs(cold), Editing(journal, clock, kinds, limits)
+        self._lifecycle = lifecycle = Lifecycle(journal, clock, chance)
+        self._history = history = History(journal)
+        self._audit = audit = Audit(warm, ring, clock, chance)
+        self._gate = gate = Gate(journal, lifecycle, audit, clock)
+        self._catalogue = Catalogue(warm, gate)
+        self._labels = Labels(lifecycle, history, clock, limits)
+        self._authoring = Authoring(gate, editing, history, lifecycle, kinds, limits, chance)
+        self._creating = Creating(journal, editing, blobs, ring, kinds, limits, clock, chance)
+        self._feed = Feed(journal)
+        self._leasing = Leasing(hot, lifecycle, clock, policy.lease)
+        self._retaining = Retaining(journal, lifecycle, blobs, clock, policy.grace)
+        self._publishing = Publishing(
+            journal,
+            lifecycle,
+            editing,
+            self._labels,
+            blobs,
+            kinds,
+            sinks,
+            clock,
+            chance,
+            keep=policy.keep_revisions,
+        )
+        self._trail = Trail(journal, gate, audit)
+        self._verification = Verification(journal, blobs, audit)
+        self._rotation = Rotation(hot, ring, self._catalogue, audit)
+
+    # -- making and finding ------------------------------------------------------------------------------------------
+
+    async def create(
+        self,
+        who: Principal,
+        *,
+        kind: str,
+        title: str = "",
+        items: Iterable[tuple[str, Any]] = (),
+        retention: Retention | None = None,
+        target: str | None = None,
+        change_id: str | None = None,
+    ) -> Session:
+        """Make a draft of a kind, at version 1; ``items`` are keys and bodies in order."""
+        with self._gate.asked(who, "create"):
+            start = Start(kind, title, items, retention or self.policy.retention, target)
+            return (await self._creating.create(who, start, change_id)).session
+
+    async def ingest(
+        self,
+        who: Principal,
+        data: bytes,
+        name: str,
+        *,
+        kind: str = "knowledge",
+        title: str | None = None,
+        retention: Retention | None = None,
+        target: str | None = None,
+        change_id: str | None = None,
+    ) -> Session:
+        """Make a draft from a source document, which is kept sealed in the cold tier."""
+        with self._gate.asked(who, "ingest"):
+            check_limit("bytes of a source", len(data), self.policy.limits.source_bytes)
+            check_text("a source's name", name, most=_MOST_SOURCE_NAME)
+            declared = self._kind(kind)
+            if declared.ingest is None:
+                raise InvalidChangeError(f"a {kind} session is not made from a source document")
+            made = await asyncio.to_thread(declared.ingest, data, name)
+            start = Start(
+                kind,
+                made.title if title is None else title,
+                made.items,
+                retention or self.policy.retention,
+                target,
+                source={"name": name, **made.source},
+                blob=data,
+            )
+            return (await self._creating.create(who, start, change_id)).session
+
+    async def find(
+        self,
+        who: Principal,
+        *,
+        kind: str | None = None,
+        status: str | None = None,
+        owner: str | None = None,
+        text: str | None = None,
+        after: str | None = None,
+        limit: int = 50,
+    ) -> Page:
+        """Sessions this principal may see, newest first; ``text`` is looked for in the title."""
+        with self._gate.asked(who, "find") as asked:
+            query = Query(who.tenant, owner, kind, status)
+            page = await self._catalogue.find(who, query, text, after, _bounded(limit))
+            asked.done()
+            return page
+
+    # -- reading -----------------------------------------------------------------------------------------------------
+
+    async def read(self, session_id: str, who: Principal, *, version: int | None = None) -> Session:
+        """A session with its items, as it stands or as it was at a version."""
+        with self._gate.asked(who, "read", session_id) as asked:
+            opened = await self._gate.enter(session_id, who, "read", load=True)
+            asked.done(opened.header.version if version is None else version)
+            if version is None or version == opened.header.version:
+                return opened.session
+            return Session(opened.header, await self._history.as_of(opened, version))
+
+    async def header(self, session_id: str, who: Principal) -> Header:
+        """A session's header; also of one that is gone and can still be had back."""
+        with self._gate.asked(who, "read", session_id) as asked:
+            opened = await self._gate.enter(session_id, who, "read", gone=True)
+            asked.done(opened.header.version)
+            return opened.header
+
+    async def history(
+        self, session_id: str, who: Principal, *, before: int | None = None, limit: int = 50
+    ) -> list[Entry]:
+        """Commits and steps, newest first, below a step."""
+        with self._gate.asked(who, "history", session_id) as asked:
+            opened = await self._gate.enter(session_id, who, "history")
+            asked.done(opened.header.version)
+            return await self._history.page(opened, before=before, limit=_bounded(limit))
+
+    async def diff(self, session_id: str, who: Principal, before: int, after: int) -> list[Difference]:
+        """What differs between two versions."""
+        with self._gate.asked(who, "diff", session_id) as asked:
+            opened = await self._gate.enter(session_id, who, "diff", load=True)
+            asked.done(opened.header.version)
+            return await self._history.diff(opened, before, after)
+
+    async def feed(self, session_id: str, who: Principal, *, after: str | None = None, limit: int = 100) -> FeedPage:
+        """Commits and steps in order, beyond a cursor; from the first without one."""
+        with self._gate.asked(who, "feed", session_id) as asked:
+            opened = await self._gate.enter(session_id, who, "feed", gone=True)
+            asked.done(opened.header.version)
+            return await self._feed.page(opened, after, _bounded(limit))
+
+    def follow(self, session_id: str, who: Principal, *, after: str | None = None) -> AsyncIterator[FeedPage]:
+        """The feed as it grows: a page whenever there is more. It ends, with the error, once the right to it does."""
+        return self._feed.follow(session_id, after, lambda cursor: self.feed(session_id, who, after=cursor))
+
+    async def export(self, session_id: str, who: Principal) -> dict[str, Any]:
+        """A session whole, as plain data: header, items, history, labels, receipts."""
+        with self._gate.asked(who, "export", session_id) as asked:
+            opened = await self._gate.enter(session_id, who, "export", load=True, gone=True)
+            asked.done(opened.header.version)
+            entries: list[Entry] = []
+            while page := await self._journal.entries(opened, after=len(entries), limit=_MOST_PER_PAGE):
+                entries += page
+            whole = {
+                "format": "holdfast-session-1",
+                "header": opened.header,
+                "items": [
+                    {"key": item.key, "position": item.position, "version": item.version, "body": msgspec.Raw(item.raw)}
+                    for item in opened.session.items
+                ],
+                "history": entries,
+                "labels": self._labels.all(opened),
+                "receipts": self._publishing.receipts(opened),
+            }
+            return dict(msgspec.json.decode(msgspec.json.encode(whole)))
+
+    # -- editing -----------------------------------------------------------------------------------------------------
+
+    def edit(
+        self,
+        session_id: str,
+        who: Principal,
+        *,
+        expected: int | None = None,
+        rebase: bool = False,
+        change_id: str | None = None,
+        group: str | None = None,
+        operation: str = "edit",
+        fence: int | None = None,
+    ) -> Edit:
+        """The one way to change a session: ``async with engine.edit(...) as draft``.
+
+        Args:
+            expected: the version its author saw.
+            rebase: land on a newer version if nothing read or written here has changed since; else any newer version is
+                a conflict.
+            change_id: the same id again with the same changes gives the first answer.
+            group: commits that share it undo as one.
+            fence: number of the lease held.
+        Raises:
+            VersionConflictError, VersionRequiredError, NotDraftError, LeaseLostError, LeaseHeldError, InvalidError,
+            ...:
+                on leaving the block, or on entering it where that is known already. Nothing is changed.
+        """
+        return self._authoring.edit(Ask(session_id, who, operation, expected, rebase, change_id, group, fence))
+
+    async def operate(
+        self,
+        session_id: str,
+        who: Principal,
+        operation: str,
+        arguments: Mapping[str, Any] | None = None,
+        *,
+        expected: int | None = None,
+        rebase: bool = False,
+        change_id: str | None = None,
+        group: str | None = None,
+        fence: int | None = None,
+    ) -> Committed:
+        """Run an operation of the session's kind; its arguments are checked against its declaration."""
+        ask = Ask(session_id, who, operation, expected, rebase, change_id, group, fence)
+        return await self._authoring.operate(ask, arguments or {})
+
+    async def undo(
+        self,
+        session_id: str,
+        who: Principal,
+        *,
+        expected: int | None,
+        change_id: str | None = None,
+        fence: int | None = None,
+    ) -> Committed:
+        """Take the last commit back, or the last group of them, with a new commit."""
+        ask = Ask(session_id, who, "undo", expected, change_id=change_id, fence=fence)
+        return await self._authoring.turn_back(ask, self._history.undo)
+
+    async def redo(
+        self,
+        session_id: str,
+        who: Principal,
+        *,
+        expected: int | None,
+        change_id: str | None = None,
+        fence: int | None = None,
+    ) -> Committed:
+        """Do again what the last undo took back."""
+        ask = Ask(session_id, who, "redo", expected, change_id=change_id, fence=fence)
+        return await self._authoring.turn_back(ask, self._history.redo)
+
+    async def preview_undo(self, session_id: str, who: Principal) -> list[Difference]:
+        """What an undo would change, without doing it."""
+        with self._gate.asked(who, "undo-preview", session_id) as asked:
+            opened = await self._gate.enter(session_id, who, "undo", load=True)
+            asked.done(opened.header.version)
+            return await self._history.preview(opened, self._history.undo)
+
+    async def preview_redo(self, session_id: str, who: Principal) -> list[Difference]:
+        """What a redo would change, without doing it."""
+        with self._gate.asked(who, "redo-preview", session_id) as asked:
+            opened = await self._gate.enter(session_id, who, "redo", load=True)
+            asked.done(opened.header.version)
+            return await self._history.preview(opened, self._history.redo)
+
+    async def restore(
+        self,
+        session_id: str,
+        who: Principal,
+        to: int | str,
+        *,
+        expected: int | None,
+        change_id: str | None = None,
+        fence: int | None = None,
+    ) -> Committed:
+        """Take the session back to a version, or to the one a label names, with a new commit."""
+
+        async def decide(opened: Opened) -> Decision:
+            version = self._labels.get(opened, to).version if isinstance(to, str) else to
+            return await self._history.restore(opened, version)
+
+        ask = Ask(session_id, who, "restore", expected, change_id=change_id, fence=fence)
+        return await self._authoring.turn_back(ask, decide, to)
+
+    # -- labels, names, rights ---------------------------------------------------------------------------------------
+
+    async def label(self, session_id: str, who: Principal, name: str, *, version: int | None = None) -> Label:
+        """Name a version, the newest by default; a name used before moves."""
+        with self._gate.asked(who, "label", session_id):
+            opened = await self._gate.settled(session_id, who, "label", load=True)
+            return await self._labels.set(opened, who.id, name, version)
+
+    async def labels(self, session_id: str, who: Principal) -> list[Label]:
+        """The session's labels, newest version first."""
+        with self._gate.asked(who, "history", session_id) as asked:
+            opened = await self._gate.enter(session_id, who, "history", load=True)
+            asked.done(opened.header.version)
+            return self._labels.all(opened)
+
+    async def rename(self, session_id: str, who: Principal, title: str) -> Header:
+        """Give a session another title."""
+        with self._gate.asked(who, "rename", session_id):
+            opened = await self._gate.settled(session_id, who, "rename")
+            return (await self._lifecycle.rename(opened, who.id, title)).header
+
+    async def grant(self, session_id: str, who: Principal, principal: str, role: Role | None) -> Header:
+        """Give a principal a role on a session, or take it away."""
+        with self._gate.asked(who, "grant", session_id):
+            opened = await self._gate.settled(session_id, who, "grant")
+            most = self.policy.limits.grants
+            return (await self._lifecycle.grant(opened, who.id, principal, role, most)).header
+
+    # -- preview, publish --------------------------------------------------------------------------------------------
+
+    async def preview(self, session_id: str, who: Principal, *, seconds: float | None = None) -> Preview:
+        """Show what publishing would do, and lock the draft under a seal of exactly that."""
+        with self._gate.asked(who, "preview", session_id):
+            opened = await self._gate.settled(session_id, who, "preview", load=True)
+            return await self._publishing.preview(opened, who.id, self._lock_length(seconds))
+
+    async def unlock(self, session_id: str, who: Principal) -> Header:
+        """Make a locked session a draft again; an admin may unlock anybody's."""
+        with self._gate.asked(who, "unlock", session_id):
+            opened = await self._gate.settled(session_id, who, "unlock")
+            return (await self._lifecycle.unlock(opened, who.id, force="admin" in who.roles)).header
+
+    async def take_over(self, session_id: str, who: Principal, *, seconds: float | None = None) -> Preview:
+        """Take somebody's lock over; the state its owner left is labelled first."""
+        with self._gate.asked(who, "take-over", session_id):
+            opened = await self._gate.settled(session_id, who, "take-over", load=True)
+            return await self._publishing.take_over(opened, who.id, self._lock_length(seconds))
+
+    async def publish(
+        self, session_id: str, who: Principal, *, seal: str, progress: Progress = lambda step, done, total: None
+    ) -> Receipt:
+        """Publish the state a preview sealed. The same publication asked for again gives the same receipt."""
+        with self._gate.asked(who, "publish", session_id):
+            opened = await self._gate.settled(session_id, who, "publish", load=True)
+            await self._publishing.check_target(opened, who)
+            force = "admin" in who.roles
+            return await self._publishing.publish(opened, who.id, seal, force=force, progress=progress)
+
+    async def receipts(self, session_id: str, who: Principal) -> list[Receipt]:
+        """The session's receipts, newest first."""
+        with self._gate.asked(who, "receipts", session_id) as asked:
+            opened = await self._gate.enter(session_id, who, "receipts", load=True)
+            asked.done(opened.header.version)
+            return self._publishing.receipts(opened)
+
+    async def rollback(self, session_id: str, who: Principal) -> Receipt:
+        """Make what was live before this session's publication live again."""
+        with self._gate.asked(who, "rollback", session_id):
+            opened = await self._gate.enter(session_id, who, "rollback", load=True)
+            return await self._publishing.rollback(opened, who.id)
+
+    async def reopen(self, session_id: str, who: Principal, *, change_id: str | None = None) -> Session:
+        """Edit again: a new draft of what a session published, to be published in its place."""
+        with self._gate.asked(who, "reopen", session_id):
+            opened = await self._gate.enter(session_id, who, "reopen", load=True)
+            start = await self._publishing.reopened(opened)
+            return (await self._creating.create(who, start, change_id)).session
+
+    async def search(self, who: Principal, query: str, *, kind: str = "knowledge", limit: int = 10) -> list[Hit]:
+        """What is live and fits a query best. Drafts are never searched."""
+        with self._gate.asked(who, "search") as asked:
+            self._kind(kind)
+            asked.done()
+            return await self._sinks(kind).search(who.tenant, query, limit=_bounded(limit))
+
+    # -- keeping and letting go --------------------------------------------------------------------------------------
+
+    async def discard(self, session_id: str, who: Principal) -> Header:
+        """Throw a session away; within its grace it can be had back."""
+        with self._gate.asked(who, "discard", session_id):
+            opened = await self._gate.settled(session_id, who, "discard")
+            opened = await self._lifecycle.discard(opened, who.id, self.policy.grace)
+            if self.policy.grace <= 0:
+                await self._retaining.purge(opened)
+            return opened.header
+
+    async def revive(self, session_id: str, who: Principal) -> Header:
+        """Take a discarded or expired session back within its grace."""
+        with self._gate.asked(who, "revive", session_id):
+            opened = await self._gate.enter(session_id, who, "revive", gone=True)
+            return (await self._retaining.revive(opened, who.id)).header
+
+    async def touch(self, session_id: str, who: Principal) -> Header:
+        """Start a sliding time to live anew."""
+        with self._gate.asked(who, "touch", session_id):
+            opened = await self._gate.settled(session_id, who, "touch")
+            return (await self._retaining.touch(opened, who.id)).header
+
+    async def extend(self, session_id: str, who: Principal, *, seconds: float | None) -> Header:
+        """Keep a session for that long from now, None for good."""
+        with self._gate.asked(who, "extend", session_id):
+            opened = await self._gate.settled(session_id, who, "extend")
+            return (await self._retaining.extend(opened, who.id, seconds)).header
+
+    async def sweep(self, who: Principal) -> Swept:
+        """Do what is due: warn, expire, take down lapsed locks, finish or undo publications, purge."""
+        with self._gate.asked(who, "sweep") as asked:
+            self._gate.serve(who, "sweep")
+            swept = await self._retaining.sweep(self._publishing.recover)
+            asked.done()
+            return swept
+
+    # -- leases ------------------------------------------------------------------------------------------------------
+
+    async def lease(
+        self, session_id: str, who: Principal, holder: str, *, seconds: float | None = None, force: bool = False
+    ) -> Lease:
+        """Take the timed right to write; while it is live only who names its fence may commit. ``force`` takes it
+        over.
+        """
+        with self._gate.asked(who, "lease", session_id) as asked:
+            opened = await self._gate.settled(session_id, who, "lease")
+            lease = await self._leasing.acquire(opened, holder, seconds, force=force)
+            asked.done(opened.header.version)
+            return lease
+
+    async def renew(self, lease: Lease, who: Principal, *, seconds: float | None = None) -> Lease:
+        """Hold a lease for longer; refused once a newer fence has been granted."""
+        with self._gate.asked(who, "lease", lease.session) as asked:
+            opened = await self._gate.enter(lease.session, who, "lease")
+            renewed = await self._leasing.renew(opened, lease, seconds)
+            asked.done(opened.header.version)
+            return renewed
+
+    async def release(self, lease: Lease, who: Principal) -> None:
+        """Give a lease back."""
+        with self._gate.asked(who, "lease", lease.session) as asked:
+            opened = await self._gate.enter(lease.session, who, "lease", gone=True)
+            await self._leasing.release(lease)
+            asked.done(opened.header.version)
+
+    async def leased(self, session_id: str, who: Principal) -> Lease | None:
+        """Who holds the lease now."""
+        with self._gate.asked(who, "read", session_id) as asked:
+            opened = await self._gate.enter(session_id, who, "read")
+            asked.done(opened.header.version)
+            return await self._leasing.live(opened)
+
+    # -- the service as a whole --------------------------------------------------------------------------------------
+
+    async def audit(
+        self, who: Principal, *, session_id: str | None = None, after: int = 0, limit: int = 100
+    ) -> list[AuditLine]:
+        """Who did what, oldest first: of one session, or (admin, auditor) of the tenant's refusals, reads and
+        service verbs.
+
+        Args:
+            after: how many lines to skip.
+        """
+        with self._gate.asked(who, "audit", session_id or "") as asked:
+            lines = await self._trail.lines(who, session_id)
+            asked.done()
+            return lines[after : after + max(1, limit)]
+
+    async def verify(self, who: Principal, session_id: str | None = None) -> AsyncIterator[Verified]:
+        """Read everything of the tenant back and compare, one finding a session and one an audit chain."""
+        with self._gate.asked(who, "verify", session_id or "") as asked:
+            self._gate.serve(who, "verify")
+            await self._audit.flush()
+            async for head in self._catalogue.all(Query(who.tenant)):
+                if session_id is None or head.id == session_id:
+                    sink = self._sinks(head.kind) if head.kind in self.kinds else None
+                    yield await self._verification.session(head, sink)
+            if session_id is None:
+                async for chain in self._verification.chains():
+                    if chain.chain == who.tenant:
+                        yield chain
+            asked.done()
+
+    async def keys(self, who: Principal) -> KeyIds:
+        """Which key-encryption keys there are."""
+        with self._gate.asked(who, "keys") as asked:
+            self._gate.serve(who, "rotate-keys")
+            asked.done()
+            return self._rotation.ids()
+
+    async def rotate_keys(
+        self, who: Principal, progress: Callable[[int], None] = lambda done: None, *, drop: bool = False
+    ) -> Rotated:
+        """Make a new key-encryption key and wrap every data key under it, while work goes on.
+
+        Args:
+            drop: forget the older keys, once nothing is wrapped under them any more.
+        """
+        with self._gate.asked(who, "rotate-keys") as asked:
+            self._gate.serve(who, "rotate-keys")
+            rotated = await self._rotation.rotate(progress, drop=drop)
+            asked.done()
+            return rotated
+
+    async def close(self) -> None:
+        """Write what is left of the audit. The stores are closed by whoever opened them."""
+        await self._audit.close()
+
+    def _lock_length(self, seconds: float | None) -> float:
+        if seconds is None:
+            return self.policy.lock
+        if not 0 < seconds <= _LONGEST_LOCK:
+            raise InvalidChangeError(f"a lock lasts up to {_LONGEST_LOCK:,.0f} seconds, not {seconds}")
+        return seconds
+
+    def _kind(self, name: str) -> Kind:
+        if name not in self.kinds:
+            raise UnknownKindError(name, self.kinds)
+        return self.kinds[name]
+
+
+def _bounded(limit: int) -> int:
+    """How many of a page: 1 to 1,000."""
+    return max(1, min(limit, _MOST_PER_PAGE))

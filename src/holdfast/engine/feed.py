@@ -1,0 +1,69 @@
+"""A session's feed: its log in order, from wherever a reader stands, and as it grows."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import msgspec
+
+from holdfast.engine.journal import Journal, Opened
+from holdfast.model.cursor import FeedCursor, read_feed_cursor, write_cursor
+from holdfast.model.entry import Entry
+
+_POLL = 0.25
+"""Seconds until a follower looks again by itself: another process's commits wake nobody here."""
+
+
+class FeedPage(msgspec.Struct, frozen=True):
+    """Entries in order, and the cursor to go on from. ``reload``: the past the cursor stood in is gone; read anew."""
+
+    entries: tuple[Entry, ...]
+    cursor: str
+    reload: bool = False
+
+
+class Feed:
+    """Reads and follows feeds."""
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+
+    async def page(self, opened: Opened, after: str | None, limit: int) -> FeedPage:
+        """The entries beyond a cursor, or from the first.
+
+        A cursor of a history that is no more (the session was put back from an older copy, or its past is pruned) is
+        answered with ``reload`` and the cursor of today.
+        """
+        header = opened.header
+        here = write_cursor(FeedCursor(header.step, header.digest))
+        cursor = FeedCursor(0, b"") if after is None else read_feed_cursor(after)
+        if cursor.step >= header.step:
+            return FeedPage((), here, reload=(cursor.step, cursor.digest) != (header.step, header.digest))
+        entries = await self._journal.entries(opened, after=cursor.step, limit=limit)
+        first = entries[0] if entries else None
+        if first is None or first.step != cursor.step + 1 or (cursor.step and first.header.parent != cursor.digest):
+            return FeedPage((), here, reload=True)
+        return FeedPage(tuple(entries), write_cursor(FeedCursor(entries[-1].step, entries[-1].digest)))
+
+    async def follow(
+        self, session: str, after: str | None, read: Callable[[str | None], Awaitable[FeedPage]]
+    ) -> AsyncIterator[FeedPage]:
+        """A page whenever there is more; ``read`` gives the page beyond a cursor, or raises once the right to it
+        ends.
+        """
+        event = self._journal.watch(session)
+        try:
+            while True:
+                event.clear()
+                page = await read(after)
+                after = page.cursor
+                if page.entries or page.reload:
+                    yield page
+                    continue
+                try:
+                    await asyncio.wait_for(event.wait(), _POLL)
+                except TimeoutError:
+                    continue
+        finally:
+            self._journal.unwatch(session, event)

@@ -1,0 +1,143 @@
+"""The way into a session: who asks, whether they may, and the line it leaves in the audit."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from holdfast.engine.audit import Audit
+from holdfast.engine.journal import Journal, Opened
+from holdfast.engine.lifecycle import Lifecycle
+from holdfast.errors import (
+    HoldfastError,
+    IntegrityError,
+    PermissionDeniedError,
+    SessionGoneError,
+    SessionNotFoundError,
+)
+from holdfast.model.access import SERVICE_VERBS, Principal, may, may_know
+from holdfast.model.session import GONE, Header, SealedHead, Status
+from holdfast.ports.clock import Clock
+
+
+class Gate:
+    """Asks about a principal before any item is touched; somebody else's session and a missing one look the same."""
+
+    def __init__(self, journal: Journal, lifecycle: Lifecycle, audit: Audit, clock: Clock) -> None:
+        self._journal, self._lifecycle, self._audit, self._clock = journal, lifecycle, audit, clock
+
+    def asked(self, who: Principal, verb: str, session: str = "") -> Asked:
+        """Around a verb, so that a refusal is audited."""
+        return Asked(self._audit, who, verb, session)
+
+    async def enter(
+        self, session: str, who: Principal, verb: str, *, load: bool = False, recall: bool = False, gone: bool = False
+    ) -> Opened:
+        """Open a session for a verb.
+
+        Args:
+            load: with its items.
+            recall: with its items, as seen here a moment ago if need be (see ``Journal.recall``).
+            gone: also a session that is discarded or expired.
+        Raises:
+            SessionNotFoundError: there is none that this principal may know of.
+            PermissionDeniedError: the principal may know of it, and may not do this.
+            SessionGoneError: it is discarded, expired or purged.
+        """
+        if recall:
+            known = await self._recalled(session, who, verb)
+            if known is not None:
+                return known
+            load = True
+        try:
+            opened = await self._journal.open(session)
+        except (SessionGoneError, IntegrityError):
+            await self.check_tombstone(session, who)
+            raise
+        header = opened.header
+        self.allow(who, verb, header)
+        if not gone:
+            status = header.status_at(self._clock.now())
+            if status in GONE:
+                raise SessionGoneError(session, status.value, header.restorable_until)
+        if load and not opened.loaded:
+            return await self._journal.load(session)
+        return opened
+
+    async def _recalled(self, session: str, who: Principal, verb: str) -> Opened | None:
+        """A session as remembered, if that admits the principal: what is refused is refused by how it stands now."""
+        try:
+            opened = await self._journal.recall(session)
+        except (SessionGoneError, IntegrityError):
+            return None
+        usable = may(who, verb, opened.header) and opened.header.status_at(self._clock.now()) is Status.DRAFT
+        return opened if usable else None
+
+    async def settled(
+        self, session: str, who: Principal, verb: str, *, load: bool = False, recall: bool = False
+    ) -> Opened:
+        """Enter for a change: a lock that has lapsed is taken down first."""
+        entered = await self.enter(session, who, verb, load=load, recall=recall)
+        opened = await self._lifecycle.settle(entered)
+        return await self._journal.load(session) if entered.loaded and not opened.loaded else opened
+
+    def allow(self, who: Principal, verb: str, header: Header) -> None:
+        """Raise unless a principal may use a verb on a session."""
+        if not may(who, verb, header):
+            raise PermissionDeniedError(who.id, verb) if may_know(who, header) else hidden(header.id)
+
+    async def check_tombstone(self, session: str, who: Principal) -> None:
+        """Who may not know of a purged session is told what a stranger is told of any."""
+        head = await self._journal.hot.head(session)
+        if head is None or who.tenant != head.tenant or (who.id != head.owner and not who.roles & {"admin", "auditor"}):
+            raise hidden(session)
+
+    def serve(self, who: Principal, verb: str) -> None:
+        """Raise unless a principal may use a verb on the whole service."""
+        if not who.roles & SERVICE_VERBS[verb]:
+            raise PermissionDeniedError(who.id, verb)
+
+    def seen(self, who: Principal, head: SealedHead) -> Header | None:
+        """A listed session's header, None if it is not for this principal or cannot be read."""
+        try:
+            header = self._journal.unseal(head).header
+        except HoldfastError:
+            return None
+        return header if may_know(who, header) else None
+
+
+class Asked:
+    """Around a verb: a refusal leaves its line in the audit; so does, once ``done``, what no session's log tells."""
+
+    __slots__ = ("_audit", "_done", "_session", "_verb", "_version", "_who")
+
+    def __init__(self, audit: Audit, who: Principal, verb: str, session: str) -> None:
+        self._audit, self._who, self._verb, self._session = audit, who, verb, session
+        self._version, self._done = 0, False
+
+    def __enter__(self) -> Asked:
+        return self
+
+    def done(self, version: int = 0) -> None:
+        """The verb has worked and leaves no entry in a log: note it here."""
+        self._version, self._done = version, True
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            if self._done:
+                self._audit.note(self._who, self._verb, self._session, self._version)
+        elif isinstance(error, HoldfastError):
+            code = PermissionDeniedError.code if isinstance(error, _HiddenError) else error.code
+            self._audit.note(self._who, self._verb, self._session, self._version, code)
+            if isinstance(error, _HiddenError):
+                raise SessionNotFoundError(error.session) from None
+
+
+class _HiddenError(SessionNotFoundError):
+    """A session that is there and not for this principal: the audit is told so, the principal is not."""
+
+
+def hidden(session: str) -> SessionNotFoundError:
+    """What a stranger is told of a session that is there."""
+    return _HiddenError(session)

@@ -1,0 +1,430 @@
+"""The one place where a decision becomes a stored entry, and stored bytes become a session again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from holdfast.engine.sealing import (
+    MOST_SEALED,
+    Cipher,
+    KeyRing,
+    decode_entry,
+    encode_entry,
+    open_head,
+    open_item,
+    open_payload,
+    seal_head,
+    seal_item,
+    seal_payload,
+)
+from holdfast.errors import LimitExceededError, SessionGoneError, SessionNotFoundError, TamperedError, UnreadableError
+from holdfast.model.change import ChangeSet
+from holdfast.model.entry import GENESIS, Entry, EntryHeader, SealedEntry, entry_digest
+from holdfast.model.item import Item
+from holdfast.model.session import GONE, Header, SealedHead, SealedItem, Session, Write
+from holdfast.ports.clock import Chance, Clock
+from holdfast.ports.hot import HotStore
+from holdfast.ports.warm import WarmStore
+
+_PAGE = 256
+_FRESH = timedelta(seconds=0.5)
+
+
+class Opened:
+    """A session as this process last saw it. Never altered: what follows it is another one.
+
+    Its items and notes are there only once somebody needed them: ``loaded`` tells. Notes are a session's own
+    records outside its history, such as labels and receipts.
+    """
+
+    __slots__ = ("_items", "_notes", "cipher", "due", "header", "key", "seen")
+
+    def __init__(
+        self,
+        header: Header,
+        cipher: Cipher,
+        key: bytes,
+        due: float | None,
+        items: dict[str, Item] | None = None,
+        notes: dict[str, Item] | None = None,
+    ) -> None:
+        self.header, self.cipher, self.key, self.due = header, cipher, key, due
+        self._items, self._notes = items, notes
+        self.seen: datetime | None = None  # when the store last said that it stands so
+
+    @property
+    def loaded(self) -> bool:
+        return self._items is not None
+
+    @property
+    def items(self) -> dict[str, Item]:
+        if self._items is None:
+            raise LookupError(f"the items of session {self.header.id} are not loaded")
+        return self._items
+
+    @property
+    def notes(self) -> dict[str, Item]:
+        if self._notes is None:
+            raise LookupError(f"the notes of session {self.header.id} are not loaded")
+        return self._notes
+
+    @property
+    def session(self) -> Session:
+        return Session(self.header, self.items)
+
+    def follow(
+        self, header: Header, due: float | None, items: dict[str, Item] | None, notes: dict[str, Item] | None
+    ) -> Opened:
+        """The session after a write; what the write did not touch (None) is as it was."""
+        return Opened(
+            header,
+            self.cipher,
+            self.key,
+            due,
+            self._items if items is None else items,
+            self._notes if notes is None else notes,
+        )
+
+    def again(self, head: SealedHead) -> Opened:
+        """The same session from a head that differs in its data key's wrapping alone."""
+        return Opened(self.header, self.cipher, head.key or b"", head.due, self._items, self._notes)
+
+
+class Step(msgspec.Struct, frozen=True):
+    """What a decision amounts to, before it is sealed.
+
+    Attributes:
+        header: the session's header with what the decision changes; the journal sees to step, version, digest, root.
+        items: the items after it, None where it is no commit.
+        changes: the commit's change-set.
+        notes: notes to write (None: to remove), by key.
+        detail: content of a lifecycle step.
+    """
+
+    header: Header
+    operation: str
+    actor: str
+    change: str
+    fingerprint: bytes
+    items: dict[str, Item] | None = None
+    changes: ChangeSet = ()
+    notes: Mapping[str, Any] = {}
+    detail: dict[str, Any] = {}
+    group: str | None = None
+    beneath: int = 0
+    fence: int | None = None
+
+
+class Journal:
+    """Opens sessions and appends to their logs."""
+
+    def __init__(
+        self, hot: HotStore, warm: WarmStore, ring: KeyRing, clock: Clock, chance: Chance, *, keep: int, keep_bytes: int
+    ) -> None:
+        self.hot, self.warm, self.ring = hot, warm, ring
+        self._clock, self._chance = clock, chance
+        self._opened: OrderedDict[str, Opened] = OrderedDict()
+        self._keep, self._keep_bytes, self._bytes = keep, keep_bytes, 0
+        self._watchers: dict[str, set[asyncio.Event]] = {}
+
+    # -- opening -------------------------------------------------------------------------------------------------------
+
+    async def open(self, session: str) -> Opened:
+        """A session's header as it stands now, with its items if they are at hand.
+
+        Raises:
+            SessionNotFoundError: there is none.
+            SessionGoneError: it is purged; only a tombstone is left.
+            UnreadableError, TamperedError: its key is destroyed, or its bytes are not what was written.
+        """
+        head = await self.hot.head(session) if session.isascii() else None
+        if head is None:
+            raise SessionNotFoundError(session)
+        known = self._opened.get(session)
+        if known is not None and known.header.digest == head.digest and known.key == head.key:
+            known.seen = self._clock.now()
+            return known
+        return self._remember(self._unseal(head, known))
+
+    async def recall(self, session: str) -> Opened:
+        """A session with its items as seen here within the last half second, else as it stands now.
+
+        For a writer: what it writes lands only on the step it was decided on, so nothing older is ever built upon,
+        and a right that was taken away elsewhere ends within that half second.
+        """
+        known = self._opened.get(session)
+        if known is not None and known.loaded and known.seen and self._clock.now() - known.seen < _FRESH:
+            return known
+        return await self.load(session)
+
+    async def load(self, session: str) -> Opened:
+        """A session's header and items as they stand now."""
+        opened = await self.open(session)
+        if opened.loaded:
+            return opened
+        loaded = await self.hot.load(session)
+        if loaded is None:
+            raise SessionNotFoundError(session)
+        head, sealed = loaded
+        opened = self._unseal(head, opened)
+        items, notes = self._unseal_items(opened, sealed)
+        return self._remember(opened.follow(opened.header, opened.due, items, notes))
+
+    def unseal(self, head: SealedHead) -> Opened:
+        """A session opened from a head read elsewhere, as in a listing."""
+        known = self._opened.get(head.id)
+        if known is not None and known.header.digest == head.digest:
+            return known
+        return self._unseal(head, known)
+
+    async def check(self, session: str) -> Opened:
+        """Open a session from its stored bytes alone, whatever is at hand."""
+        self.forget(session)
+        return await self.load(session)
+
+    def forget(self, session: str) -> None:
+        """Keep nothing of a session in memory."""
+        gone = self._opened.pop(session, None)
+        if gone is not None and gone.loaded:
+            self._bytes -= gone.header.size
+
+    # -- appending -----------------------------------------------------------------------------------------------------
+
+    def begin(self, header: Header) -> Opened:
+        """A session that is not stored yet, with a data key of its own: its first ``append`` creates it."""
+        data_key = self._chance.bytes(32)
+        cipher = Cipher(data_key, header.tenant, header.id, self._chance)
+        return Opened(header, cipher, self.ring.wrap(data_key, header.tenant, header.id), None, {}, {})
+
+    async def append(self, opened: Opened, step: Step, *, quota: int | None = None) -> Opened | None:
+        """Write the next entry of a session; None if it has moved on since it was opened, and nothing was written."""
+        now, was, cipher = self._clock.now(), opened.header, opened.cipher
+        commit = step.items is not None
+        number, version = was.step + 1, was.version + commit
+        entry_header = encode_entry(
+            EntryHeader(
+                was.id,
+                number,
+                version,
+                step.operation,
+                step.actor,
+                now,
+                step.change,
+                step.fingerprint,
+                was.digest or GENESIS,
+                step.group,
+                step.beneath,
+            )
+        )
+        payload = seal_payload(cipher, entry_header, step.changes, step.detail)
+        digest = entry_digest(entry_header, payload)
+        sealed_items, notes, root = self._seal_items(opened, step, number)
+        if was.sealed > MOST_SEALED:
+            raise LimitExceededError("encryptions under one data key", was.sealed, MOST_SEALED)
+        header = replace(
+            step.header,
+            step=number,
+            version=version,
+            digest=digest,
+            state=digest if commit else was.state,
+            updated=now,
+            root=root,
+            sealed=was.sealed + len(sealed_items) + 2,
+        )
+        due = header.next_look(opened.due)
+        write = Write(
+            was.step,
+            seal_head(cipher, header, due, opened.key),
+            SealedEntry(was.id, number, version, commit, step.change, entry_header, payload, digest),
+            tuple(sealed_items),
+            step.fence,
+            quota,
+        )
+        if not await self.hot.write(write, now=now):
+            return None
+        following = opened.follow(header, due, step.items, notes)
+        self._remember(following, now)
+        for watcher in self._watchers.get(was.id, ()):
+            watcher.set()
+        return following
+
+    def _seal_items(
+        self, opened: Opened, step: Step, number: int
+    ) -> tuple[list[SealedItem], dict[str, Item] | None, bytes]:
+        """The rows a step changes, the notes after it, and the root after it."""
+        cipher, root = opened.cipher, int.from_bytes(opened.header.root, "big")
+        sealed: list[SealedItem] = []
+        if step.items is not None:
+            for change in step.changes:
+                if change.before is not None:
+                    root ^= cipher.root_part(cipher.item_id(change.key), change.before.version)
+                item = step.items.get(change.key)
+                if item is None:
+                    sealed.append(SealedItem(cipher.item_id(change.key), 0, None))
+                else:
+                    row = seal_item(cipher, item)
+                    root ^= cipher.root_part(row.id, row.version)
+                    sealed.append(row)
+        notes = None
+        if step.notes:
+            notes = dict(opened.notes)
+            for key, body in step.notes.items():
+                old = notes.pop(key, None)
+                if old is not None:
+                    root ^= cipher.root_part(cipher.item_id(key), old.version)
+                if body is None:
+                    sealed.append(SealedItem(cipher.item_id(key), 0, None))
+                    continue
+                notes[key] = Item(key, "", msgspec.json.encode(body), number, number)
+                row = seal_item(cipher, notes[key], note=True)
+                root ^= cipher.root_part(row.id, row.version)
+                sealed.append(row)
+        return sealed, notes, root.to_bytes(32, "big")
+
+    # -- the log -------------------------------------------------------------------------------------------------------
+
+    async def entries(self, opened: Opened, *, after: int, limit: int) -> list[Entry]:
+        """Entries beyond a step, in order: from the hot tier, or from the warm one where the hot has let them go."""
+        session = opened.header.id
+        sealed = await self.hot.entries(session, after=after, limit=limit)
+        if after < opened.header.step and (not sealed or sealed[0].step != after + 1):
+            sealed = await self.warm.entries(session, after=after, limit=limit)
+        return [self._entry(opened, entry) for entry in sealed]
+
+    async def recent(self, opened: Opened, *, before: int, limit: int) -> list[Entry]:
+        """Entries below a step, newest first."""
+        session = opened.header.id
+        sealed = await self.hot.recent(session, before=before, limit=limit)
+        missing = min(before, opened.header.step + 1) - 1 - len(sealed)
+        if len(sealed) < limit and missing > 0:
+            first = max(0, missing - (limit - len(sealed)))
+            older = await self.warm.entries(session, after=first, limit=missing - first)
+            sealed += reversed(older)
+        return [self._entry(opened, entry) for entry in sealed]
+
+    async def since(self, opened: Opened, version: int) -> list[Entry]:
+        """The commits that made the versions above one, in order."""
+        commits: list[Entry] = []
+        before = opened.header.step + 1
+        limit = min(_PAGE, opened.header.version - version + 4)
+        while before > 1:
+            page = await self.recent(opened, before=before, limit=limit)
+            if not page:
+                break
+            for entry in page:
+                if entry.version <= version:
+                    return commits[::-1]
+                if entry.commit:
+                    commits.append(entry)
+            before, limit = page[-1].step, _PAGE
+        return commits[::-1]
+
+    async def headers(self, session: str, *, after: int, limit: int) -> list[EntryHeader]:
+        """Who did what, when, beyond a step: what is left of a log whose content is gone."""
+        sealed = await self.warm.entries(session, after=after, limit=limit)
+        return [decode_entry(entry.header, f"step {entry.step} of session {session}") for entry in sealed]
+
+    async def at(self, opened: Opened, steps: Iterable[int]) -> dict[int, Entry]:
+        """The entries at some steps; ``TamperedError`` if one is missing."""
+        wanted = list(dict.fromkeys(steps))
+        found = await self.hot.at(opened.header.id, wanted)
+        missing = [step for step in wanted if step not in found]
+        if missing:
+            found |= await self.warm.at(opened.header.id, missing)
+        if len(found) < len(wanted):
+            raise TamperedError(f"the log of session {opened.header.id}")
+        return {step: self._entry(opened, entry) for step, entry in found.items()}
+
+    async def change(self, opened: Opened, change: str) -> Entry | None:
+        """The entry of a change id, None if there is none."""
+        sealed = await self.hot.change(opened.header.id, change)
+        return None if sealed is None else self._entry(opened, sealed)
+
+    async def bodies(self, opened: Opened, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], bytes]:
+        """The bodies of items as they were written at steps of the log."""
+        wanted = list(places)
+        entries = await self.at(opened, (step for _, step in wanted))
+        bodies = {}
+        for key, step in wanted:
+            raw = next((change.body for change in entries[step].changes if change.key == key), None)
+            if raw is None:
+                raise TamperedError(f"the log of session {opened.header.id}")
+            bodies[key, step] = bytes(raw)
+        return bodies
+
+    def watch(self, session: str) -> asyncio.Event:
+        """An event that is set whenever this process appends to the session; give it back with ``unwatch``."""
+        event = asyncio.Event()
+        self._watchers.setdefault(session, set()).add(event)
+        return event
+
+    def unwatch(self, session: str, event: asyncio.Event) -> None:
+        watchers = self._watchers.get(session, set())
+        watchers.discard(event)
+        if not watchers:
+            self._watchers.pop(session, None)
+
+    # -- unsealing -----------------------------------------------------------------------------------------------------
+
+    def _unseal(self, head: SealedHead, known: Opened | None) -> Opened:
+        if head.key is None:
+            if head.status in GONE:
+                raise SessionGoneError(head.id, head.status, None)
+            raise UnreadableError(f"Session {head.id}", "destroyed")
+        if known is not None and known.key == head.key and known.header.tenant == head.tenant:
+            cipher = known.cipher
+        else:
+            data_key = self.ring.unwrap(head.key, head.tenant, head.id)
+            cipher = Cipher(data_key, head.tenant, head.id, self._chance)
+        header = open_head(cipher, head)
+        if known is not None and known.header.digest == header.digest:
+            return known.again(head)
+        return Opened(header, cipher, head.key, head.due)
+
+    def _unseal_items(self, opened: Opened, sealed: Sequence[SealedItem]) -> tuple[dict[str, Item], dict[str, Item]]:
+        """Items and notes, checked against the root: none missing, none extra, none of another version."""
+        cipher, root = opened.cipher, 0
+        items: dict[str, Item] = {}
+        notes: dict[str, Item] = {}
+        for row in sealed:
+            item, is_note = open_item(cipher, row)
+            root ^= cipher.root_part(row.id, row.version)
+            (notes if is_note else items)[item.key] = item
+        if root.to_bytes(32, "big") != opened.header.root:
+            raise TamperedError(f"the items of session {opened.header.id}")
+        return items, notes
+
+    def _entry(self, opened: Opened, sealed: SealedEntry) -> Entry:
+        what = f"step {sealed.step} of session {opened.header.id}"
+        header = decode_entry(sealed.header, what)
+        if header.session != sealed.session or header.step != sealed.step or header.version != sealed.version:
+            raise TamperedError(what)
+        payload = open_payload(opened.cipher, sealed.header, sealed.payload, what)
+        return Entry(header, payload, sealed.digest, sealed.commit)
+
+    def _remember(self, opened: Opened, now: datetime | None = None) -> Opened:
+        """Keep a session at hand, newest use last, within the bounds on count and bytes."""
+        session = opened.header.id
+        opened.seen = now or self._clock.now()
+        known = self._opened.get(session)
+        if known is not None:
+            if known.header.step > opened.header.step and known.key == opened.key:
+                return opened
+            if known.loaded:
+                self._bytes -= known.header.size
+        self._opened[session] = opened
+        self._opened.move_to_end(session)
+        if opened.loaded:
+            self._bytes += opened.header.size
+        while self._opened and (len(self._opened) > self._keep or self._bytes > self._keep_bytes):
+            _, oldest = self._opened.popitem(last=False)
+            if oldest.loaded:
+                self._bytes -= oldest.header.size
+        return opened

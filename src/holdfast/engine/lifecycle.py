@@ -1,0 +1,182 @@
+"""Steps of a session's life: whatever changes the header and not the items."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta
+from typing import Any
+
+import msgspec
+from msgspec.structs import replace
+
+from holdfast.engine.journal import Journal, Opened, Step
+from holdfast.errors import (
+    InvalidChangeError,
+    LockHeldError,
+    NotDraftError,
+    PublicationPendingError,
+    SessionGoneError,
+    StoreUnavailableError,
+)
+from holdfast.model.access import SYSTEM, Role
+from holdfast.model.limits import check_limit
+from holdfast.model.session import GONE, LIFECYCLE, Header, Lock, Status
+from holdfast.model.text import check_text
+from holdfast.ports.clock import Chance, Clock
+
+_MOST_TRIES = 1_000
+_MOST_TITLE = 500
+_MOST_NAME = 200
+
+
+class Turn(msgspec.Struct, frozen=True):
+    """What a step changes: the header (its status is the table's), notes by key, and what the log says of it."""
+
+    header: Header
+    notes: Mapping[str, Any] = {}
+    detail: dict[str, Any] = {}
+
+
+Decide = Callable[[Opened], "Turn | None"]
+
+
+class Lifecycle:
+    """Takes sessions through the table of ``model.session.LIFECYCLE``."""
+
+    def __init__(self, journal: Journal, clock: Clock, chance: Chance) -> None:
+        self._journal, self._clock, self._chance = journal, clock, chance
+
+    async def step(
+        self, opened: Opened, verb: str, actor: str, decide: Decide, *, notes: bool = False, timed: bool = False
+    ) -> Opened:
+        """Take one step, deciding again if another writer was first.
+
+        Args:
+            decide: what to change, None for nothing; raises where it cannot be.
+            notes: whether the step needs the session's notes to decide or to write.
+            timed: the step carries out what time has brought about, so it starts from the status as stored.
+        Raises:
+            NotDraftError, SessionGoneError: the table has no such step from the status the session is in.
+        """
+        session = opened.header.id
+        for _ in range(_MOST_TRIES):
+            if notes and not opened.loaded:
+                opened = await self._journal.load(session)
+            status = opened.header.status if timed else self.check(opened.header, verb)
+            turn = decide(opened)
+            if turn is None or status not in LIFECYCLE[verb]:
+                return opened
+            step = Step(
+                replace(turn.header, status=LIFECYCLE[verb][status]),
+                verb,
+                actor,
+                self._chance.token(),
+                b"",
+                notes=turn.notes,
+                detail=turn.detail,
+            )
+            following = await self._journal.append(opened, step)
+            if following is not None:
+                return following
+            opened = await self._journal.open(session)
+        raise StoreUnavailableError("hot", f"{_MOST_TRIES} other writes were first")
+
+    def check(self, header: Header, verb: str) -> Status:
+        """The status the session is in now; raises unless the table has the step from there."""
+        status = header.status_at(self._clock.now())
+        if status not in LIFECYCLE[verb]:
+            if status in GONE:
+                raise SessionGoneError(header.id, status.value, header.restorable_until)
+            raise NotDraftError(header.id, status.value, verb)
+        return status
+
+    async def settle(self, opened: Opened) -> Opened:
+        """Take down a lock that has lapsed, so that the log tells of it before anything else happens."""
+        header = opened.header
+        if header.status is Status.LOCKED and header.status_at(self._clock.now()) is Status.DRAFT:
+            return await self.step(opened, "unlock", SYSTEM, self._lapse, timed=True)
+        return opened
+
+    async def lock(self, opened: Opened, actor: str, seal: str, seconds: float) -> Opened:
+        """Hold a draft still for its preview; by whom it is held already, the lock is renewed for the new seal."""
+        until = self._clock.now() + timedelta(seconds=seconds)
+        lock = Lock(actor, until, seal)
+
+        def decide(now: Opened) -> Turn:
+            held = now.header.lock
+            if now.header.status is Status.LOCKED and held is not None:
+                if held.owner != actor:
+                    raise LockHeldError(held.owner, held.until)
+                self.check_idle(now.header)
+            return Turn(replace(now.header, lock=lock, failure=None), detail={"seal": seal})
+
+        if opened.header.status is Status.LOCKED:
+            decide(opened)
+        verb = "lock" if opened.header.status is Status.DRAFT else "take-over"
+        return await self.step(opened, verb, actor, decide)
+
+    async def unlock(self, opened: Opened, actor: str, *, force: bool) -> Opened:
+        """Make a locked session a draft again; ``force`` for somebody else's lock."""
+
+        def decide(now: Opened) -> Turn:
+            self.check_idle(now.header)
+            lock = now.header.lock
+            if lock is not None and lock.owner != actor and not force:
+                raise LockHeldError(lock.owner, lock.until)
+            return Turn(replace(now.header, lock=None, failure=None))
+
+        return await self.step(opened, "unlock", actor, decide)
+
+    async def discard(self, opened: Opened, actor: str, grace: float) -> Opened:
+        """Throw a session away; for ``grace`` seconds it can be had back."""
+
+        def decide(now: Opened) -> Turn:
+            self.check_idle(now.header)
+            return Turn(gone(now.header, self._clock.now() + timedelta(seconds=grace)))
+
+        return await self.step(opened, "discard", actor, decide)
+
+    async def rename(self, opened: Opened, actor: str, title: str) -> Opened:
+        """Give a session another title."""
+        check_title(title)
+        return await self.step(
+            opened, "rename", actor, lambda now: Turn(replace(now.header, title=title), detail={"title": title})
+        )
+
+    def _lapse(self, opened: Opened) -> Turn | None:
+        header = opened.header
+        if header.lock is None or header.status_at(self._clock.now()) is not Status.DRAFT:
+            return None
+        return Turn(replace(header, lock=None), detail={"reason": "the lock lapsed", "owner": header.lock.owner})
+
+    async def grant(self, opened: Opened, actor: str, principal: str, role: Role | None, most: int) -> Opened:
+        """Give a principal a role on a session, or (None) take it away; ``most`` grants in all."""
+        if role is Role.OWNER:
+            raise InvalidChangeError("a session has one owner; grant editor, participant or viewer")
+        check_text("a principal's id", principal, most=_MOST_NAME)
+
+        def decide(now: Opened) -> Turn | None:
+            grants = {id_: held for id_, held in now.header.grants.items() if id_ != principal}
+            if role is not None:
+                grants[principal] = role
+            if grants == now.header.grants:
+                return None
+            check_limit("grants on a session", len(grants), most)
+            return Turn(replace(now.header, grants=grants), detail={"principal": principal, "role": role})
+
+        return await self.step(opened, "grant", actor, decide)
+
+    def check_idle(self, header: Header) -> None:
+        """Raise ``PublicationPendingError`` while a publication of the session is under way."""
+        if header.publication is not None:
+            raise PublicationPendingError(header.id)
+
+
+def check_title(title: str) -> None:
+    """Raise unless a title is short enough."""
+    check_text("a title", title, most=_MOST_TITLE, least=0)
+
+
+def gone(header: Header, until: datetime) -> Header:
+    """The header of a session that is discarded or expired."""
+    return replace(header, lock=None, restorable_until=until, expires=None, expiring_since=None, warned=0)

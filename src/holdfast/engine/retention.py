@@ -1,0 +1,201 @@
+"""How long sessions are kept: touch, extend, warn, expire, have back, purge. Expiry is the sweeper's, never
+traffic's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import datetime, timedelta
+
+import msgspec
+from msgspec.structs import replace
+
+from holdfast.engine.blobs import Blobs
+from holdfast.engine.journal import Journal, Opened
+from holdfast.engine.lifecycle import Lifecycle, Turn, gone
+from holdfast.errors import HoldfastError, InvalidChangeError, LimitExceededError, SessionGoneError
+from holdfast.model.access import SYSTEM
+from holdfast.model.retention import warning_times
+from holdfast.model.session import GONE, Header, Status
+from holdfast.ports.clock import Clock
+
+_AT_ONCE = 256
+
+
+class Swept(msgspec.Struct):
+    """What a sweep did, in sessions; ``failed`` names those it could not read, with the code of the error."""
+
+    warned: int = 0
+    expired: int = 0
+    unlocked: int = 0
+    purged: int = 0
+    recovered: int = 0
+    failed: dict[str, str] = {}
+
+    @property
+    def total(self) -> int:
+        return self.warned + self.expired + self.unlocked + self.purged + self.recovered
+
+
+Recover = Callable[[Opened], Awaitable[Opened]]
+
+
+class Retaining:
+    """Moves sessions along their time to live."""
+
+    def __init__(self, journal: Journal, lifecycle: Lifecycle, blobs: Blobs, clock: Clock, grace: float) -> None:
+        self._journal, self._lifecycle, self._blobs, self._clock = journal, lifecycle, blobs, clock
+        self._grace = grace
+
+    async def touch(self, opened: Opened, actor: str) -> Opened:
+        """Start a sliding time to live anew; a fixed one is left as it is."""
+        return await self._lifecycle.step(opened, "touch", actor, lambda now: self._slid(now.header))
+
+    async def extend(self, opened: Opened, actor: str, seconds: float | None) -> Opened:
+        """Keep a session for ``seconds`` from now, or for good.
+
+        Raises:
+            LimitExceededError: beyond the session's maximum.
+        """
+        if seconds is not None and not 0 < seconds < 1e10:
+            raise InvalidChangeError(f"a session is kept for a number of seconds above 0, not {seconds}")
+
+        def decide(now: Opened) -> Turn:
+            header, here = now.header, self._clock.now()
+            retention = replace(header.retention, ttl=seconds)
+            if seconds is None:
+                if header.retention.maximum is not None:
+                    raise LimitExceededError("seconds to live", 10**10, int(header.retention.maximum))
+                header = replace(header, retention=retention, expires=None, expiring_since=None, warned=0)
+                return Turn(header, detail={"expires": None})
+            expires = here + timedelta(seconds=seconds)
+            bound = retention.until(header.created, here)
+            if bound is not None and bound < expires:
+                asked = int((expires - header.created).total_seconds())
+                raise LimitExceededError("seconds to live", asked, int(retention.maximum or 0))
+            header = replace(header, retention=retention, expires=expires, expiring_since=here, warned=0)
+            return Turn(header, detail={"expires": expires.isoformat()})
+
+        return await self._lifecycle.step(opened, "extend", actor, decide)
+
+    async def revive(self, opened: Opened, actor: str) -> Opened:
+        """Take a discarded or expired session back within its grace; its time to live starts anew."""
+
+        def decide(now: Opened) -> Turn:
+            header, here = now.header, self._clock.now()
+            until = header.restorable_until
+            if header.status not in GONE and header.expires is not None:  # expired, and not swept yet
+                until = here + timedelta(seconds=self._grace)
+            if until is None or until <= here:
+                raise SessionGoneError(header.id, header.status_at(here).value, None)
+            header = replace(header, restorable_until=None, lock=None, failure=None, warned=0)
+            if header.retention.ttl is None:
+                return Turn(replace(header, expires=None, expiring_since=None))
+            retention = header.retention
+            bounded = retention.until(header.created, here)
+            if bounded is not None and bounded <= here:  # its maximum is over: it comes back for one more time to live
+                bounded = replace(retention, maximum=None).until(header.created, here)
+            return Turn(replace(header, expires=bounded, expiring_since=here))
+
+        return await self._lifecycle.step(opened, "revive", actor, decide)
+
+    async def sweep(self, recover: Recover) -> Swept:
+        """Do what is due everywhere. Several may sweep at a time: each step is taken once."""
+        swept = Swept(failed={})
+        tried: set[str] = set()
+        while True:
+            ids = await self._journal.hot.due(now=self._clock.now(), limit=_AT_ONCE + len(swept.failed))
+            fresh = [session for session in ids if session not in tried]
+            if not fresh:
+                return swept
+            for session in fresh:
+                tried.add(session)
+                try:
+                    await self._one(session, swept, recover)
+                except HoldfastError as error:
+                    swept.failed[session] = error.code
+
+    async def purge(self, opened: Opened) -> None:
+        """Remove a gone session from every tier; what stays is a tombstone, and the log's headers without their
+        content.
+        """
+        header = opened.header
+        if not header.purged:
+            opened = await self._lifecycle.step(
+                opened,
+                "purge",
+                SYSTEM,
+                lambda now: None if now.header.purged else Turn(replace(now.header, purged=True)),
+                timed=True,
+            )
+        await self._blobs.drop(header.id)
+        await self._journal.hot.purge(header.id)
+        self._journal.forget(header.id)
+
+    async def _one(self, session: str, swept: Swept, recover: Recover) -> None:
+        """Everything that is due for one session, then when to look next."""
+        try:
+            opened = await self._journal.open(session)
+        except SessionGoneError:
+            return
+        while True:
+            header, now = opened.header, self._clock.now()
+            if header.status in GONE:
+                if header.purged or header.restorable_until is None or header.restorable_until <= now:
+                    await self.purge(opened)
+                    swept.purged += 1
+                    return
+                break
+            if header.publication is not None and header.publication.until <= now:
+                opened = await recover(opened)
+                swept.recovered += 1
+            elif header.status_at(now) is Status.EXPIRED:
+                opened = await self._expire(opened)
+                swept.expired += 1
+            elif header.status is Status.LOCKED and header.status_at(now) is Status.DRAFT:
+                opened = await self._lifecycle.settle(opened)
+                swept.unlocked += 1
+            elif self._warnings_due(header, now) > header.warned:
+                opened = await self._warn(opened)
+                swept.warned += 1
+            else:
+                break
+        due = opened.header.next_look(None)
+        if due != opened.due:
+            when = None if due is None else datetime.fromtimestamp(due, now.tzinfo)
+            await self._journal.hot.defer(session, step=opened.header.step, due=when)
+            self._journal.forget(session)
+
+    async def _expire(self, opened: Opened) -> Opened:
+        def decide(now: Opened) -> Turn | None:
+            here = self._clock.now()
+            if now.header.status_at(here) is not Status.EXPIRED or now.header.expires is None:
+                return None
+            until = max(now.header.expires, here) + timedelta(seconds=self._grace)
+            return Turn(gone(now.header, until), detail={"restorable_until": until.isoformat()})
+
+        return await self._lifecycle.step(opened, "expire", SYSTEM, decide, timed=True)
+
+    async def _warn(self, opened: Opened) -> Opened:
+        def decide(now: Opened) -> Turn | None:
+            header, here = now.header, self._clock.now()
+            due = self._warnings_due(header, here)
+            if due <= header.warned or header.expires is None:
+                return None
+            left = (header.expires - here).total_seconds()
+            detail = {"warning": due, "expires": header.expires.isoformat(), "seconds_left": round(left, 3)}
+            return Turn(replace(header, warned=due), detail=detail)
+
+        return await self._lifecycle.step(opened, "warn", SYSTEM, decide, timed=True)
+
+    def _warnings_due(self, header: Header, now: datetime) -> int:
+        if header.expires is None or header.expiring_since is None:
+            return 0
+        return sum(time <= now for time in warning_times(header.expiring_since, header.expires))
+
+    def _slid(self, header: Header) -> Turn | None:
+        if not header.retention.sliding or header.expires is None:
+            return None
+        now = self._clock.now()
+        expires = header.retention.until(header.created, now)
+        return Turn(replace(header, expires=expires, expiring_since=now, warned=0))

@@ -1,0 +1,75 @@
+"""A new key-encryption key for everything, while work goes on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from holdfast.engine.audit import Audit
+from holdfast.engine.catalogue import Catalogue
+from holdfast.engine.sealing import KeyRing
+from holdfast.errors import HoldfastError
+from holdfast.model.session import SealedHead
+from holdfast.ports.hot import HotStore
+from holdfast.ports.warm import Query
+
+
+class KeyIds(msgspec.Struct, frozen=True):
+    """The ids of the key-encryption keys in the ring: which wraps, and all that unwrap."""
+
+    active: str
+    ids: tuple[str, ...]
+
+
+class Rotated(msgspec.Struct, frozen=True):
+    """The new key's id, how many data keys it wraps now, and what could not be unwrapped and is as it was.
+
+    ``dropped`` are the older keys that were forgotten.
+    """
+
+    key_id: str
+    sessions: int
+    failed: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+
+
+class Rotation:
+    """Wraps data keys anew.
+
+    What they seal is not touched, so it costs the same for a large session as for a small one.
+    """
+
+    def __init__(self, hot: HotStore, ring: KeyRing, catalogue: Catalogue, audit: Audit) -> None:
+        self._hot, self._ring, self._catalogue, self._audit = hot, ring, catalogue, audit
+
+    def ids(self) -> KeyIds:
+        """Which key-encryption keys there are."""
+        return KeyIds(self._ring.active, tuple(sorted(self._ring.ids)))
+
+    async def rotate(self, progress: Callable[[int], None], *, drop: bool) -> Rotated:
+        """Make a key, wrap every tenant's data keys under it, and forget the older ones if asked and nothing needs
+        them.
+        """
+        key_id, count, failed = self._ring.rotate(), 0, list[str]()
+        async for head in self._catalogue.all(Query()):
+            try:
+                count += await self._rewrap(head)
+            except HoldfastError:
+                failed.append(head.id)
+            progress(count)
+        failed += await self._audit.rewrap()
+        dropped = tuple(older for older in self._ring.ids if older != key_id) if drop and not failed else ()
+        for older in dropped:
+            self._ring.drop(older)
+        return Rotated(key_id, count, tuple(failed), dropped)
+
+    async def _rewrap(self, head: SealedHead) -> int:
+        """Wrap one session's data key under the active key; 1 if that was needed."""
+        found: SealedHead | None = head
+        while found is not None and found.key is not None and self._ring.wraps(found.key) != self._ring.active:
+            new = self._ring.wrap(self._ring.unwrap(found.key, found.tenant, found.id), found.tenant, found.id)
+            if await self._hot.rewrap(found.id, old=found.key, new=new):
+                return 1
+            found = await self._hot.head(found.id)
+        return 0

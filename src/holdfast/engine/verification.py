@@ -1,0 +1,168 @@
+"""Does everything add up? Tiers, chains, digests, items and blobs, each against the others."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import msgspec
+
+from holdfast.engine.audit import Audit
+from holdfast.engine.blobs import Blobs
+from holdfast.engine.journal import Journal, Opened
+from holdfast.errors import HoldfastError, SessionGoneError
+from holdfast.model.change import apply
+from holdfast.model.entry import GENESIS, SealedEntry, entry_digest
+from holdfast.model.item import Item
+from holdfast.model.session import GONE, SealedHead
+from holdfast.ports.sink import Receipt, Sink
+
+_PAGE = 256
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """One thing that does not add up: a stable code, and a sentence without content."""
+
+    code: str
+    what: str
+
+
+class Verified(msgspec.Struct, frozen=True):
+    """What was found of one session, or (``session`` empty) of an audit chain."""
+
+    session: str
+    problems: tuple[Problem, ...]
+    entries: int = 0
+    items: int = 0
+    blobs: int = 0
+    chain: str | None = None
+
+    @property
+    def ok(self) -> bool:
+        return not self.problems
+
+
+class Verification:
+    """Reads everything back and compares. It repairs nothing."""
+
+    def __init__(self, journal: Journal, blobs: Blobs, audit: Audit) -> None:
+        self._journal, self._blobs, self._audit = journal, blobs, audit
+
+    async def chains(self) -> AsyncIterator[Verified]:
+        """Every audit chain."""
+        async for chain, wrong in self._audit.check():
+            problems = () if wrong is None else (Problem("audit-chain", f"audit chain {chain}: {wrong}"),)
+            yield Verified("", problems, chain=chain)
+
+    async def session(self, warm: SealedHead, sink: Sink | None) -> Verified:
+        """One session: its head in both tiers, its log from the first entry on, the items the log makes, its blobs.
+
+        Args:
+            warm: its head as the catalogue has it.
+            sink: where it publishes to, None where that is not known.
+        """
+        session, problems = warm.id, list[Problem]()
+        hot = await self._journal.hot.head(session)
+        if hot is not None and (hot.step < warm.step or (hot.step == warm.step and hot.digest != warm.digest)):
+            problems.append(Problem("tiers-differ", f"hot stands at step {hot.step}, warm at {warm.step}"))
+        head = hot or warm
+        entries = await self._chain(head, problems)
+        if head.key is None and head.status in GONE:
+            return Verified(session, tuple(problems), entries)
+        try:
+            opened = await self._journal.check(session)
+        except SessionGoneError:
+            return Verified(session, tuple(problems), entries)
+        except HoldfastError as error:
+            problems.append(Problem(error.code, str(error)))
+            return Verified(session, tuple(problems), entries)
+        await self._replay(opened, problems)
+        blobs = await self._check_blobs(opened, problems)
+        if sink is not None:
+            await self._check_receipts(opened, sink, problems)
+        return Verified(session, tuple(problems), entries, opened.header.count, blobs)
+
+    async def _chain(self, head: SealedHead, problems: list[Problem]) -> int:
+        """Follow the digests of a log in the warm tier, and compare the hot tier's part of it."""
+        count, parent = 0, GENESIS
+        purged = head.key is None
+        while True:
+            page = await self._journal.warm.entries(head.id, after=count, limit=_PAGE)
+            hot = await self._journal.hot.at(head.id, [entry.step for entry in page])
+            for entry in page:
+                count += 1
+                wrong = _broken(entry, count, parent, purged)
+                if wrong is None and entry.step in hot and hot[entry.step] != entry:
+                    wrong = "hot and warm differ"
+                if wrong is not None:
+                    problems.append(Problem("log-chain", f"step {count}: {wrong}"))
+                    return count
+                parent = entry.digest
+            if len(page) < _PAGE:
+                break
+        if (count, parent) != (head.step, head.digest):
+            problems.append(Problem("log-chain", f"the log ends at step {count}, the head stands at {head.step}"))
+        return count
+
+    async def _replay(self, opened: Opened, problems: list[Problem]) -> None:
+        """Make the items anew from the log, and compare them with those kept."""
+        items: dict[str, Item] = {}
+        after = 0
+        try:
+            while True:
+                page = await self._journal.entries(opened, after=after, limit=_PAGE)
+                for entry in page:
+                    apply(items, entry.changes, entry.version, entry.step)
+                    after = entry.step
+                if len(page) < _PAGE:
+                    break
+        except (HoldfastError, ValueError) as error:
+            code = error.code if isinstance(error, HoldfastError) else "log-chain"
+            problems.append(Problem(code, f"step {after + 1}: {error}"))
+            return
+        if items != opened.items:
+            differing = {key for key in items.keys() | opened.items.keys() if items.get(key) != opened.items.get(key)}
+            problems.append(Problem("items-differ", f"{len(differing)} items are not what the log makes them"))
+        size = sum(len(item.raw) for item in items.values())
+        if (opened.header.count, opened.header.size) != (len(items), size):
+            problems.append(Problem("figures-differ", "the header's count or bytes are not the items'"))
+
+    async def _check_blobs(self, opened: Opened, problems: list[Problem]) -> int:
+        for name in opened.header.blobs:
+            try:
+                await self._blobs.get(opened, name)
+            except HoldfastError as error:
+                problems.append(Problem(error.code, str(error)))
+        return len(opened.header.blobs)
+
+    async def _check_receipts(self, opened: Opened, sink: Sink, problems: list[Problem]) -> None:
+        """If the last receipt's revision is live, what is live must be what the receipt says."""
+        notes = sorted(key for key in opened.notes if key.startswith("_receipts/"))
+        if not notes:
+            return
+        receipt = msgspec.json.decode(opened.notes[notes[-1]].raw, type=Receipt)
+        try:
+            live = await sink.live(receipt.target)
+            if live is None or receipt.revision is None or live.revision != receipt.revision:
+                return
+            if await sink.verify(receipt.target, receipt.revision) != receipt.manifest:
+                problems.append(
+                    Problem("publication-differs", f"what is live at {receipt.target} is not the receipt's")
+                )
+        except HoldfastError as error:
+            problems.append(Problem(error.code, str(error)))
+
+
+def _broken(entry: SealedEntry, step: int, parent: bytes, purged: bool) -> str | None:
+    if entry.step != step:
+        return "it is missing"
+    if not purged and entry_digest(entry.header, entry.payload) != entry.digest:
+        return "its bytes are not those of its digest"
+    try:
+        told = msgspec.json.decode(entry.header, type=_Parent).parent
+    except msgspec.MsgspecError:
+        return "its header cannot be read"
+    return None if told == parent else "it does not follow the entry before"
+
+
+class _Parent(msgspec.Struct):
+    parent: bytes
