@@ -1,0 +1,442 @@
+"""The suite for adapters of the warm tier: every sentence of ``ports/warm.py`` has its test here.
+
+What needs a fault (a full store, one that does not answer) is an adapter's own to test.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from inspect import isawaitable
+from random import Random
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from holdfast.errors import AlreadyExistsError
+from holdfast.model.cursor import PageCursor
+from holdfast.model.entry import SealedEntry
+from holdfast.model.session import SealedHead
+from holdfast.ports.warm import AuditRow, ChainEnd, Query, WarmStore
+from holdfast.testing.samples import NOW, content, entry_at, head_at
+
+Connect = Callable[[], "WarmStore | Awaitable[WarmStore]"]
+Pair = tuple[WarmStore, WarmStore]
+
+ACME = Query("acme")
+
+
+class WarmStoreSuite:
+    """Subclass it and give ``connect``: called twice, it gives two handles on the same, at first empty, data."""
+
+    @pytest.fixture
+    def connect(self) -> Connect:
+        raise NotImplementedError("the binding of the suite gives `connect`")
+
+    @pytest.fixture
+    async def stores(self, connect: Connect) -> AsyncIterator[Pair]:
+        pair = (await opened(connect), await opened(connect))
+        yield pair
+        for store in pair:
+            await store.close()
+
+    # -- the log -----------------------------------------------------------------------------------------------------
+
+    async def test_of_a_session_that_is_not_there_there_is_nothing(self, stores: Pair) -> None:
+        one, _ = stores
+        assert await one.head("s") is None
+        assert await one.entries("s", after=0, limit=9) == []
+        assert await one.at("s", [1, 2]) == {}
+        assert await one.find(ACME, after=None, limit=9) == []
+        assert await one.audit() == []
+        assert await one.chains() == {}
+
+    async def test_entries_and_the_head_they_lead_to_are_kept_and_seen_by_all(self, stores: Pair) -> None:
+        one, other = stores
+        await one.append(head_at("s", 3), log("s", 1, 3))
+        for store in stores:
+            assert await store.head("s") == head_at("s", 3)
+            assert await store.entries("s", after=0, limit=9) == log("s", 1, 3)
+        await other.append(head_at("s", 5), log("s", 4, 5))
+        assert await one.head("s") == head_at("s", 5)
+        assert await one.entries("s", after=0, limit=9) == log("s", 1, 5)
+        await other.append(head_at("empty", 1), [])
+        assert await one.head("empty") == head_at("empty", 1)
+
+    async def test_what_is_kept_outlives_the_store(self, connect: Connect) -> None:
+        first = await opened(connect)
+        await first.append(head_at("s", 3), log("s", 1, 3))
+        assert await first.record(lines("acme", 1, 2), end=b"end")
+        await first.close()
+        second = await opened(connect)
+        assert await second.head("s") == head_at("s", 3)
+        assert await second.entries("s", after=0, limit=9) == log("s", 1, 3)
+        assert await second.audit() == lines("acme", 1, 2)
+        assert await second.chains() == {"acme": ChainEnd(2, mac("acme", 2), b"end")}
+        await second.close()
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"due": 1_767_323_045.678901, "created": 0.1, "key": b""},
+            {"due": 0.0, "key": None, "sealed": b""},
+            {"sealed": content("long", 1_000_000), "status": "locked", "version": 0},
+            {"tenant": "ténant", "owner": "o\n\U0001f600", "kind": "", "digest": bytes(range(256))},
+        ],
+    )
+    async def test_a_head_comes_back_as_it_was_kept(self, stores: Pair, fields: dict[str, Any]) -> None:
+        one, other = stores
+        await one.append(head_at("s", 1, **fields), [])
+        assert await other.head("s") == head_at("s", 1, **fields)
+        tenant = fields.get("tenant", "acme")
+        assert await other.find(Query(tenant), after=None, limit=9) == [head_at("s", 1, **fields)]
+
+    async def test_every_field_of_a_newer_head_that_can_change_is_kept(self, stores: Pair) -> None:
+        one, other = stores
+        await one.append(head_at("s", 1), [])
+        newer = head_at("s", 2, owner="ben", status="locked", version=1, due=1.5, sealed=b"new", key=b"another key")
+        await other.append(newer, [])
+        assert await one.head("s") == newer
+
+    async def test_an_entry_comes_back_as_it_was_kept(self, stores: Pair) -> None:
+        one, other = stores
+        odd = entry_at(
+            "s", 1, "ключ \n'\"", commit=False, version=0, header=b"", payload=content("p", 300_000), digest=b"\0"
+        )
+        await one.append(head_at("s", 1), [odd])
+        assert await other.entries("s", after=0, limit=1) == [odd]
+
+    async def test_entries_that_are_there_already_change_nothing_any_number_of_times(self, stores: Pair) -> None:
+        one, other = stores
+        await one.append(head_at("s", 4), log("s", 1, 4))
+        for _ in range(3):
+            await other.append(head_at("s", 4), log("s", 1, 4))
+            await one.append(head_at("s", 4), log("s", 2, 3))
+        await one.append(head_at("s", 5), [*log("s", 4, 5), *log("s", 4, 5)])
+        assert await other.entries("s", after=0, limit=99) == log("s", 1, 5)
+        assert await other.head("s") == head_at("s", 5)
+
+    async def test_entries_are_kept_in_any_order(self, stores: Pair) -> None:
+        orders = list(itertools.permutations(range(1, 5)))
+        for number, order in enumerate(orders):
+            session = f"s{number}"
+            for at, step in enumerate(order):
+                await stores[at % 2].append(head_at(session, step), log(session, step, step))
+            assert await stores[0].head(session) == head_at(session, 4)
+            await stores[0].append(head_at(session, 6), log(session, 5, 6)[::-1])
+            assert await stores[1].entries(session, after=0, limit=99) == log(session, 1, 6)
+            assert await stores[1].head(session) == head_at(session, 6)
+
+    async def test_an_older_head_changes_nothing(self, stores: Pair) -> None:
+        one, other = stores
+        await one.append(head_at("s", 5, status="locked", due=5.0), log("s", 5, 5))
+        await other.append(head_at("s", 3, key=b"older", due=3.0), log("s", 1, 3))
+        assert await one.head("s") == head_at("s", 5, status="locked", due=5.0)
+        assert await one.entries("s", after=0, limit=9) == [*log("s", 1, 3), *log("s", 5, 5)]
+
+    @pytest.mark.parametrize("at", [0, 1, 2])
+    async def test_another_entry_at_a_step_is_refused_and_nothing_of_the_call_is_kept(
+        self, stores: Pair, at: int
+    ) -> None:
+        one, other = stores
+        await one.append(head_at("s", 3), log("s", 3, 3))
+        mine = [entry_at("s", 4), entry_at("s", 5)]
+        mine.insert(at, entry_at("s", 3, "mine", digest=b"mine"))
+        with pytest.raises(AlreadyExistsError):
+            await other.append(head_at("s", 5), mine)
+        assert await one.entries("s", after=0, limit=9) == log("s", 3, 3)
+        assert await one.head("s") == head_at("s", 3)
+        same_change = entry_at("s", 3, payload=b"mine", digest=b"mine")
+        with pytest.raises(AlreadyExistsError):
+            await other.append(head_at("s", 4), [entry_at("s", 4), same_change])
+        assert await one.entries("s", after=0, limit=9) == log("s", 3, 3)
+
+    async def test_a_refused_append_does_not_harm_those_sent_with_it(self, stores: Pair) -> None:
+        one, other = stores
+        await one.append(head_at("s", 1), log("s", 1, 1))
+        outcomes = await asyncio.gather(
+            *(other.append(head_at(f"t{number}", 2), log(f"t{number}", 1, 2)) for number in range(8)),
+            other.append(head_at("s", 2), [entry_at("s", 1, "mine", digest=b"mine")]),
+            *(other.append(head_at(f"u{number}", 2), log(f"u{number}", 1, 2)) for number in range(8)),
+            return_exceptions=True,
+        )
+        assert [at for at, outcome in enumerate(outcomes) if outcome is not None] == [8]
+        assert isinstance(outcomes[8], AlreadyExistsError)
+        for session in [f"{letter}{number}" for letter in "tu" for number in range(8)]:
+            assert await one.entries(session, after=0, limit=9) == log(session, 1, 2)
+
+    async def test_racing_appends_of_one_log_keep_each_entry_once(self, stores: Pair) -> None:
+        whole = log("s", 1, 60)
+        chance = Random(7)  # noqa: S311 - an order to repeat, not a secret
+        parts = []
+        for _ in range(40):
+            start = chance.randrange(60)
+            part = whole[start : start + chance.randrange(1, 12)]
+            parts.append((head_at("s", part[-1].step), part))
+        parts += [(head_at("s", step), [entry_at("s", step)]) for step in range(1, 61)]
+        chance.shuffle(parts)
+        await asyncio.gather(*(stores[at % 2].append(head, part) for at, (head, part) in enumerate(parts)))
+        assert await stores[0].entries("s", after=0, limit=99) == whole
+        assert await stores[1].head("s") == head_at("s", 60)
+
+    async def test_of_racing_entries_at_one_step_exactly_one_is_kept(self, stores: Pair) -> None:
+        for step in range(1, 9):
+            racers = [entry_at("s", step, f"{step}-{at}", digest=b"%d" % at) for at in range(12)]
+            outcomes = await asyncio.gather(
+                *(
+                    stores[at % 2].append(head_at("s", step, sealed=b"%d" % at), [racer])
+                    for at, racer in enumerate(racers)
+                ),
+                return_exceptions=True,
+            )
+            won = [at for at, outcome in enumerate(outcomes) if outcome is None]
+            assert len(won) == 1
+            assert sum(isinstance(outcome, AlreadyExistsError) for outcome in outcomes) == 11
+            assert await stores[0].entries("s", after=step - 1, limit=9) == [racers[won[0]]]
+            assert await stores[1].head("s") == head_at("s", step, sealed=b"%d" % won[0])
+
+    async def test_entries_come_in_order_beyond_a_step_and_up_to_a_limit(self, stores: Pair) -> None:
+        one, other = stores
+        await one.append(head_at("s", 30), log("s", 1, 30))
+        await one.append(head_at("t", 3), log("t", 1, 3))
+        assert await other.entries("s", after=7, limit=5) == log("s", 8, 12)
+        assert await other.entries("s", after=28, limit=5) == log("s", 29, 30)
+        assert await other.entries("s", after=30, limit=5) == []
+
+    async def test_entries_at_some_steps_come_by_step_without_those_that_are_not_there(self, stores: Pair) -> None:
+        one, other = stores
+        await one.append(head_at("s", 12), log("s", 1, 12))
+        assert await other.at("s", [9, 2, 2, 13, 0, -1]) == {2: entry_at("s", 2), 9: entry_at("s", 9)}
+        assert await other.at("s", []) == {}
+        assert await other.at("s", range(3_000)) == {entry.step: entry for entry in log("s", 1, 12)}
+
+    # -- the catalogue -----------------------------------------------------------------------------------------------
+
+    async def test_sessions_are_found_newest_first_by_creation(self, stores: Pair) -> None:
+        one, other = stores
+        ages = {"b": 30.0, "c": 20.5, "a": 20.0, "d": -1.0}
+        for session, created in ages.items():
+            await one.append(head_at(session, 1, created=created), [])
+        await one.append(head_at("d", 9, created=-1.0), [])  # a new step does not make a session newer
+        found = await other.find(ACME, after=None, limit=9)
+        assert [head.id for head in found] == ["b", "c", "a", "d"]
+        assert found[3] == head_at("d", 9, created=-1.0)
+        assert await other.find(ACME, after=None, limit=2) == found[:2]
+
+    async def test_every_filter_asks_what_it_names_and_none_asks_nothing(self, stores: Pair) -> None:
+        one, other = stores
+        values = {
+            "tenant": ["acme", "other"],
+            "owner": ["ana", "ben"],
+            "kind": ["knowledge", "graph"],
+            "status": ["draft", "locked", "discarded"],
+        }
+        made = [dict(zip(values, combination, strict=True)) for combination in itertools.product(*values.values())]
+        for number, fields in enumerate(made):
+            await one.append(head_at(f"{number:02}", 1, **fields), [])
+        optional = ("owner", "kind", "status")
+        for tenant in [*values["tenant"], "nobody"]:
+            for asked in itertools.product(*([None, *values[name], "nobody"] for name in optional)):
+                query = Query(tenant, *asked)
+                wanted = {"tenant": tenant} | {n: v for n, v in zip(optional, asked, strict=True) if v is not None}
+                found = await other.find(query, after=None, limit=99)
+                assert [head.id for head in found] == [
+                    f"{number:02}" for number in reversed(range(len(made))) if wanted.items() <= made[number].items()
+                ]
+
+    @pytest.mark.parametrize("limit", [1, 3, 7, 20])
+    async def test_pages_go_on_beyond_a_cursor_and_miss_none_of_one_creation_time(
+        self, stores: Pair, limit: int
+    ) -> None:
+        one, other = stores
+        for number in range(20):
+            created = NOW.timestamp() + number // 8 * 1e-6
+            await one.append(head_at(f"s{number * 7 % 20:02}", 1, created=created), [])
+        pages: list[list[SealedHead]] = []
+        after = None
+        while not pages or pages[-1]:
+            pages.append(await other.find(ACME, after=after, limit=limit))
+            if pages[-1]:
+                after = PageCursor(pages[-1][-1].created, pages[-1][-1].id)
+        found = [head for page in pages for head in page]
+        assert len({head.id for head in found}) == len(found) == 20
+        assert [head.created for head in found] == sorted((head.created for head in found), reverse=True)
+        assert found == await one.find(ACME, after=None, limit=99)
+        assert all(len(page) == limit for page in pages[:-2])
+
+    async def test_a_cursor_stands_where_its_session_was_even_if_newer_ones_come(self, stores: Pair) -> None:
+        one, other = stores
+        for number in range(4):
+            await one.append(head_at(f"s{number}", 1, created=float(number)), [])
+        first = await other.find(ACME, after=None, limit=2)
+        await one.append(head_at("newest", 1, created=9.0), [])
+        rest = await other.find(ACME, after=PageCursor(first[-1].created, first[-1].id), limit=9)
+        assert [head.id for head in [*first, *rest]] == ["s3", "s2", "s1", "s0"]
+        elsewhere = PageCursor(1.5, "no session")
+        assert [head.id for head in await other.find(ACME, after=elsewhere, limit=9)] == ["s1", "s0"]
+
+    # -- the audit ---------------------------------------------------------------------------------------------------
+
+    async def test_lines_that_follow_a_chains_last_are_appended(self, stores: Pair) -> None:
+        one, other = stores
+        assert await one.record(lines("acme", 1, 3), end=b"e3") is True
+        assert await other.record(lines("acme", 4, 4), end=b"e4") is True
+        assert await one.record(lines("other", 1, 1), end=b"o1") is True
+        for store in stores:
+            assert await store.audit(chain="acme") == lines("acme", 1, 4)
+            assert await store.chains() == {
+                "acme": ChainEnd(4, mac("acme", 4), b"e4"),
+                "other": ChainEnd(1, mac("other", 1), b"o1"),
+            }
+
+    @pytest.mark.parametrize(("first", "last"), [(1, 1), (3, 3), (2, 6), (5, 5), (0, 4)])
+    async def test_lines_that_do_not_follow_are_refused_and_none_is_appended(
+        self, stores: Pair, first: int, last: int
+    ) -> None:
+        one, other = stores
+        await one.record(lines("acme", 1, 3), end=b"e3")
+        assert await other.record(lines("acme", first, last), end=b"mine") is False
+        assert await other.record(lines("new", 2, 3), end=b"mine") is False
+        assert await one.audit() == lines("acme", 1, 3)
+        assert await one.chains() == {"acme": ChainEnd(3, mac("acme", 3), b"e3")}
+        assert await other.record(lines("acme", 4, 4), end=b"e4") is True
+
+    async def test_of_racing_lines_exactly_one_is_appended_at_each_number(self, stores: Pair) -> None:
+        for seq in range(1, 11):
+            racers = [replace(lines("acme", seq, seq)[0], line=b"%d" % at, mac=b"mac %d" % at) for at in range(12)]
+            landed = await asyncio.gather(
+                *(stores[at % 2].record([racer], end=b"end %d" % at) for at, racer in enumerate(racers))
+            )
+            assert landed.count(True) == 1
+            won = landed.index(True)
+            assert await stores[0].audit(after=("acme", seq - 1)) == [racers[won]]
+            assert await stores[1].chains() == {"acme": ChainEnd(seq, b"mac %d" % won, b"end %d" % won)}
+
+    async def test_a_chain_and_its_end_are_of_one_moment(self, stores: Pair) -> None:
+        one, other = stores
+
+        async def record() -> None:
+            for seq in range(1, 41, 2):
+                assert await one.record(lines("acme", seq, seq + 1), end=b"end %d" % (seq + 1))
+
+        recording = asyncio.ensure_future(record())
+        while not recording.done():
+            ends = await other.chains()
+            kept = await other.audit(chain="acme")
+            if ends:  # the lines were read after the end: there are as many, or more by whole calls
+                assert len(kept) >= ends["acme"].seq
+                assert ends["acme"] == ChainEnd(
+                    ends["acme"].seq, mac("acme", ends["acme"].seq), b"end %d" % ends["acme"].seq
+                )
+            assert len(kept) % 2 == 0
+            await asyncio.sleep(0)
+        await recording
+
+    async def test_audit_lines_come_by_chain_and_number_beyond_a_place(self, stores: Pair) -> None:
+        one, other = stores
+        for chain, count in {"b": 12, "a": 3, "c": 1}.items():
+            await one.record(lines(chain, 1, count), end=b"")
+        whole = [*lines("a", 1, 3), *lines("b", 1, 12), *lines("c", 1, 1)]
+        assert await other.audit() == whole
+        assert await other.audit(limit=5) == whole[:5]
+        assert await other.audit(after=("a", 2)) == whole[2:]
+        assert await other.audit(after=("b", 9), limit=2) == whole[12:14]
+        assert await other.audit(after=("b", 99)) == whole[15:]
+        assert await other.audit(after=("c", 1)) == []
+
+    async def test_each_filter_of_the_audit_may_be_none(self, stores: Pair) -> None:
+        one, other = stores
+        made: list[AuditRow] = []
+        for chain in ("acme", "other"):
+            rows = [
+                replace(row, tenant=tenant, session=session)
+                for row, (tenant, session) in zip(
+                    lines(chain, 1, 6), itertools.product(["acme", "other"], ["", "s", "t"]), strict=True
+                )
+            ]
+            assert await one.record(rows, end=b"")
+            made += rows
+        for tenant, session, chain in itertools.product(
+            [None, "acme", "other", "nobody"], [None, "", "s", "nobody"], [None, "acme", "nobody"]
+        ):
+            wanted = [
+                row
+                for row in made
+                if tenant in (None, row.tenant) and session in (None, row.session) and chain in (None, row.chain)
+            ]
+            assert await other.audit(tenant=tenant, session=session, chain=chain) == wanted
+            after = await other.audit(tenant=tenant, session=session, chain=chain, after=("acme", 4), limit=3)
+            assert after == [row for row in wanted if (row.chain, row.seq) > ("acme", 4)][:3]
+
+    # -- closing -----------------------------------------------------------------------------------------------------
+
+    async def test_an_append_whose_caller_is_cancelled_is_awaited_to_its_outcome(self, stores: Pair) -> None:
+        one, other = stores
+        cancelled = 0
+        for round in range(20):
+            session = f"s{round}"
+            sending = asyncio.ensure_future(one.append(head_at(session, 2), log(session, 1, 2)))
+            for _ in range(round % 5):
+                await asyncio.sleep(0)
+            sending.cancel()
+            outcome = (await asyncio.gather(sending, return_exceptions=True))[0]
+            cancelled += isinstance(outcome, asyncio.CancelledError)
+            assert outcome is None or isinstance(outcome, asyncio.CancelledError)
+            head, kept = await other.head(session), await other.entries(session, after=0, limit=9)
+            assert (head, kept) in [(None, []), (head_at(session, 2), log(session, 1, 2))]
+            assert outcome is not None or kept
+            # Another append of the same handle has gone through: had the first been left on its way, it would show.
+            await one.append(head_at(f"t{round}", 1), [])
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert await other.head(session) == head
+        assert cancelled
+
+    async def test_closing_finishes_the_writes_already_sent(self, connect: Connect) -> None:
+        first = await opened(connect)
+        sending = [
+            asyncio.ensure_future(first.append(head_at(f"s{number}", 2), log(f"s{number}", 1, 2)))
+            for number in range(40)
+        ]
+        recording = asyncio.ensure_future(first.record(lines("acme", 1, 1), end=b""))
+        await asyncio.sleep(0)  # each has been sent, none has been answered
+        await first.close()
+        await asyncio.gather(*sending)
+        assert await recording is True
+        second = await opened(connect)
+        for number in range(40):
+            assert await second.entries(f"s{number}", after=0, limit=9) == log(f"s{number}", 1, 2)
+        assert await second.audit() == lines("acme", 1, 1)
+        await second.close()
+
+    async def test_a_store_can_be_closed_twice(self, connect: Connect) -> None:
+        store = await opened(connect)
+        await store.close()
+        await store.close()
+
+
+async def opened(connect: Connect) -> WarmStore:
+    """One more handle; ``connect`` may give it at once or to be awaited."""
+    store = connect()
+    return await store if isawaitable(store) else store
+
+
+def log(session: str, first: int, last: int) -> list[SealedEntry]:
+    """The entries of some steps, the last one included."""
+    return [entry_at(session, step) for step in range(first, last + 1)]
+
+
+def lines(chain: str, first: int, last: int) -> Sequence[AuditRow]:
+    """Lines of a chain, the last one included."""
+    return [
+        AuditRow(
+            chain, seq, tenant=chain, session=f"s{seq % 3}", line=content(f"{chain}/{seq} line"), mac=mac(chain, seq)
+        )
+        for seq in range(first, last + 1)
+    ]
+
+
+def mac(chain: str, seq: int) -> bytes:
+    return content(f"{chain}/{seq} mac", 32)

@@ -1,0 +1,130 @@
+"""The warm tier's suite has teeth: a store that breaks one promise fails the test that is named after it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from inspect import signature
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from holdfast.errors import AlreadyExistsError, HoldfastError
+from holdfast.model.cursor import PageCursor
+from holdfast.model.entry import SealedEntry
+from holdfast.model.session import SealedHead
+from holdfast.ports.warm import AuditRow, Query
+from holdfast.stores.warm.sqlite import SqliteWarmStore
+from holdfast.testing.warm import WarmStoreSuite
+
+
+class TakesTheOldestHead(SqliteWarmStore):
+    """Keeps whatever head comes last."""
+
+    async def append(self, head: SealedHead, entries: Sequence[SealedEntry]) -> None:
+        await super().append(head, entries)
+        await self._file.write(
+            lambda connection: connection.execute(
+                "UPDATE session SET step = ?, sealed = ? WHERE id = ?", (head.step, head.sealed, head.id)
+            )
+        )
+
+
+class AppendsOneByOne(SqliteWarmStore):
+    """Keeps each entry in a transaction of its own."""
+
+    async def append(self, head: SealedHead, entries: Sequence[SealedEntry]) -> None:
+        for entry in entries:
+            await super().append(replace(head, step=0), [entry])
+        await super().append(head, [])
+
+
+class PassesConflictsOver(SqliteWarmStore):
+    """Takes another entry at a step for the same one."""
+
+    async def append(self, head: SealedHead, entries: Sequence[SealedEntry]) -> None:
+        try:
+            await super().append(head, entries)
+        except AlreadyExistsError:
+            await super().append(head, [])
+
+
+class PagesByTimeAlone(SqliteWarmStore):
+    """Goes on beyond the creation time of a cursor, whatever its id."""
+
+    async def find(self, query: Query, *, after: PageCursor | None, limit: int) -> list[SealedHead]:
+        return await super().find(query, after=after and replace(after, id=""), limit=limit)
+
+
+class LooksThenRecords(SqliteWarmStore):
+    """Looks where a chain ends, and appends a little later, whatever has come in between."""
+
+    async def record(self, rows: Sequence[AuditRow], *, end: bytes) -> bool:
+        ends = await self.chains()
+        follows = rows[0].seq == (ends[rows[0].chain].seq if rows[0].chain in ends else 0) + 1
+        await asyncio.sleep(0.005)
+        return follows and (await super().record(rows, end=end) or True)
+
+
+class RecordsEndsApart(SqliteWarmStore):
+    """Keeps what vouches for a chain's end in another transaction than its lines."""
+
+    async def record(self, rows: Sequence[AuditRow], *, end: bytes) -> bool:
+        if not await super().record(rows, end=b""):
+            return False
+        await asyncio.sleep(0.005)
+        await self._file.write(
+            lambda connection: connection.execute(
+                'UPDATE audit_chain SET "end" = ? WHERE chain = ?', (end, rows[0].chain)
+            )
+        )
+        return True
+
+
+class SendsLate(SqliteWarmStore):
+    """Has appends wait a moment before they are sent, and forgets them when it is closed."""
+
+    async def append(self, head: SealedHead, entries: Sequence[SealedEntry]) -> None:
+        await asyncio.sleep(0.01)
+        await super().append(head, entries)
+
+
+@pytest.mark.parametrize(
+    ("broken", "test"),
+    [
+        (TakesTheOldestHead, "test_an_older_head_changes_nothing"),
+        (TakesTheOldestHead, "test_entries_are_kept_in_any_order"),
+        (AppendsOneByOne, "test_another_entry_at_a_step_is_refused_and_nothing_of_the_call_is_kept"),
+        (AppendsOneByOne, "test_an_append_whose_caller_is_cancelled_is_awaited_to_its_outcome"),
+        (PassesConflictsOver, "test_of_racing_entries_at_one_step_exactly_one_is_kept"),
+        (PagesByTimeAlone, "test_pages_go_on_beyond_a_cursor_and_miss_none_of_one_creation_time"),
+        (LooksThenRecords, "test_of_racing_lines_exactly_one_is_appended_at_each_number"),
+        (RecordsEndsApart, "test_a_chain_and_its_end_are_of_one_moment"),
+        (SendsLate, "test_closing_finishes_the_writes_already_sent"),
+    ],
+)
+async def test_a_store_that_breaks_a_promise_fails_its_test(
+    broken: type[SqliteWarmStore], test: str, tmp_path: Path
+) -> None:
+    with pytest.raises((AssertionError, pytest.fail.Exception, HoldfastError)):
+        await run(broken, test, tmp_path / "broken.db")
+    await run(SqliteWarmStore, test, tmp_path / "sound.db")
+
+
+async def run(store: type[SqliteWarmStore], test: str, path: Path) -> None:
+    """Run a test of the suite as pytest would."""
+    method = getattr(WarmStoreSuite(), test)
+    wanted = signature(method).parameters
+    given: dict[str, Any] = {name: value for name, value in {"at": 1, "limit": 3}.items() if name in wanted}
+    if "connect" in wanted:
+        await method(connect=partial(store.open, path), **given)
+        return
+    pair = (store.open(path), store.open(path))
+    try:
+        await method(stores=pair, **given)
+    finally:
+        for handle in pair:
+            await handle.close()
