@@ -1,0 +1,225 @@
+"""One run of a command: who asks, of which home, and how the answer is to be given."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
+
+import typer
+
+from holdfast.cli.coercion import Command
+from holdfast.model.access import Principal
+
+if TYPE_CHECKING:
+    from holdfast.engine.engine import Engine
+    from holdfast.settings import Settings
+
+P = ParamSpec("P")
+
+SHORTEST_PREFIX = 6
+"""Characters of a session id below which it is not guessed at."""
+
+FULL_ID = 32
+"""Characters from which on a session id is taken as it stands: 128 bits or more in hexadecimal."""
+
+Json = Annotated[bool, typer.Option("--json", help="Answer with one JSON document; errors too, on standard error.")]
+Home = Annotated[
+    Path | None, typer.Option("--home", metavar="PATH", help="Where the data is kept, instead of the setting.")
+]
+As = Annotated[str | None, typer.Option("--as", metavar="NAME", help="Who asks; the operating-system user by default.")]
+Tenant = Annotated[
+    str | None, typer.Option("--tenant", metavar="NAME", help="The tenant to work in; 'local' by default.")
+]
+
+SessionId = Annotated[
+    str, typer.Argument(metavar="SESSION", help="The session's id, or its first 6 characters or more.")
+]
+Expected = Annotated[
+    int | None,
+    typer.Option(
+        metavar="VERSION",
+        help="The version you saw. Without it, the version this command reads just before it writes: nothing is ever"
+        " overwritten unseen between those two, but what changed before this command started is not noticed.",
+    ),
+]
+Rebase = Annotated[
+    bool, typer.Option("--rebase", help="Land on a newer version, too, if the items concerned are unchanged.")
+]
+ChangeId = Annotated[
+    str | None, typer.Option(metavar="ID", help="Sending the same change again under the same id changes nothing.")
+]
+Group = Annotated[str | None, typer.Option(metavar="NAME", help="Commits that share a group are undone as one.")]
+
+
+class Call:
+    """What a command is given besides its own arguments.
+
+    Attributes:
+        json: answer with one JSON document.
+        who: the principal that asks.
+        rest: arguments that the command did not declare, for one that reads them itself.
+        engine: open while the command runs, unless it asked for none.
+    """
+
+    engine: Engine
+
+    def __init__(self, *, json: bool, home: Path | None, asker: str | None, tenant: str | None) -> None:
+        self.json, self.home = json, home
+        self.asker, self.tenant = asker, tenant
+        self.rest: list[str] = []
+
+    def over(self, *, json: bool, home: Path | None, asker: str | None, tenant: str | None) -> Call:
+        """The same with what was said again after the command: the later word counts."""
+        return Call(
+            json=json or self.json, home=home or self.home, asker=asker or self.asker, tenant=tenant or self.tenant
+        )
+
+    @property
+    def who(self) -> Principal:
+        return Principal(id=self.asker or _user(), tenant=self.tenant or "local")
+
+    @property
+    def admin(self) -> Principal:
+        """The same person for verbs on the whole service: who may open the files of an embedded home is its admin."""
+        return Principal(id=self.asker or _user(), tenant=self.tenant or "local", roles=frozenset({"admin"}))
+
+    def settings(self) -> Settings:
+        """The settings, with ``--home`` in place of theirs."""
+        import os
+
+        from holdfast.settings import Settings
+
+        named = {} if self.home is None else {"HOLDFAST_HOME": str(self.home)}
+        return Settings.load({**os.environ, **named})
+
+    async def session(self, text: str) -> str:
+        """The id of the session that a whole id or a unique beginning of one names.
+
+        Raises:
+            SessionNotFoundError: none that this principal may see begins so.
+            typer.BadParameter: too short, or more than one begins so.
+        """
+        from holdfast.errors import SessionNotFoundError
+
+        if len(text) >= FULL_ID:
+            return text
+        if len(text) < SHORTEST_PREFIX:
+            raise typer.BadParameter(f"{text!r} is too short: give at least {SHORTEST_PREFIX} characters of the id.")
+        found: list[str] = []
+        cursor: str | None = None
+        while True:
+            page = await self.engine.find(self.who, after=cursor, limit=200)
+            ids = (*(header.id for header in page.headers), *page.unreadable)
+            found += [one for one in ids if one.startswith(text)]
+            cursor = page.cursor
+            if cursor is None:
+                break
+        if not found:
+            raise SessionNotFoundError(text)
+        if len(found) > 1:
+            raise typer.BadParameter(f"{text!r} is the beginning of {len(found)} sessions: {', '.join(found[:4])}.")
+        return found[0]
+
+    async def version(self, session: str, expected: int | None, change_id: str | None) -> int:
+        """The version to name in a write: the one given, or the one the session stands at now.
+
+        Raises:
+            typer.BadParameter: a change id without a version. What may be sent again must name the version that it was
+                meant for: the second time, the session stands at another.
+        """
+        if expected is not None:
+            return expected
+        if change_id is not None:
+            raise typer.BadParameter("a --change-id needs --expected: what may be sent again names its version.")
+        return (await self.engine.header(session, self.who)).version
+
+
+@contextmanager
+def files() -> Iterator[None]:
+    """Around reading or writing a file that the command line named: what is wrong with it is a usage error."""
+    try:
+        yield
+    except OSError as error:
+        raise typer.BadParameter(f"{error.filename or 'the file'}: {error.strerror or error}.") from None
+
+
+def command(
+    app: typer.Typer,
+    name: str | None = None,
+    *,
+    engine: bool = True,
+    context: dict[str, Any] | None = None,
+    cls: type[Command] = Command,
+) -> Callable[[Callable[Concatenate[Call, P], Awaitable[None]]], Callable[Concatenate[Call, P], Awaitable[None]]]:
+    """Register a coroutine as a command. It is called with a ``Call``, the engine open, and its declared arguments.
+
+    Every command gets ``--json`` and the hidden ``--home``, ``--as`` and ``--tenant``, so that these may stand before
+    the command or after it.
+    """
+
+    def register(
+        work: Callable[Concatenate[Call, P], Awaitable[None]],
+    ) -> Callable[Concatenate[Call, P], Awaitable[None]]:
+        own = list(inspect.signature(work, eval_str=True).parameters.values())[1:]
+        parameters = [
+            inspect.Parameter("ctx", inspect.Parameter.KEYWORD_ONLY, annotation=typer.Context),
+            *(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own),
+            *_COMMON,
+        ]
+
+        def run(**given: Any) -> None:
+            import asyncio
+
+            context = given.pop("ctx")
+            common = {option.name: given.pop(option.name) for option in _COMMON}
+            call: Call = context.obj.over(**common)
+            call.rest = list(context.args)
+            asyncio.run(_with_engine(call, work, given) if engine else _without(call, work, given))
+
+        run.__doc__, run.__name__, run.__module__ = work.__doc__, getattr(work, "__name__", "run"), work.__module__
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        app.command(name, context_settings=context, cls=cls)(run)
+        return work
+
+    return register
+
+
+async def _with_engine(call: Call, work: Callable[..., Awaitable[None]], given: dict[str, Any]) -> None:
+    from holdfast.compose import open_engine
+
+    async with open_engine(call.settings()) as call.engine:
+        await work(call, **given)
+
+
+async def _without(call: Call, work: Callable[..., Awaitable[None]], given: dict[str, Any]) -> None:
+    await work(call, **given)
+
+
+def _hidden(option: str, metavar: str) -> Any:
+    return typer.Option(option, metavar=metavar, hidden=True)
+
+
+_COMMON = tuple(
+    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+    for name, default, annotation in (
+        ("json", False, Json),
+        ("home", None, Annotated[Path | None, _hidden("--home", "PATH")]),
+        ("asker", None, Annotated[str | None, _hidden("--as", "NAME")]),
+        ("tenant", None, Annotated[str | None, _hidden("--tenant", "NAME")]),
+    )
+)
+
+
+def _user() -> str:
+    """The operating-system user, or its number where it has no name (as in a bare container)."""
+    import getpass
+    import os
+
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError, ImportError):
+        return f"uid-{os.getuid()}"
