@@ -36,7 +36,7 @@ STEPS = [
 
 
 class EagerHot(Stepping):
-    """Broken on purpose: it acknowledges a write before the commit has returned. Nobody notices, unless it is killed."""
+    """Broken on purpose: it acknowledges before the commit has returned. Nobody notices, unless it is killed."""
 
     _late: asyncio.Task[bool] | None = None
 
@@ -122,7 +122,7 @@ def body(n: int) -> dict[str, str]:
 
 
 async def check(engine: Engine, acked: Acked) -> None:
-    """All that was acknowledged is in the log as it was sent, in versions without a gap; no change-set is there in part."""
+    """All that was acknowledged is in the log as it was sent; versions have no gap; no change-set is there in part."""
     if not acked.session:
         return
     session = await engine.read(acked.session, ANA)

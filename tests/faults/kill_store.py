@@ -1,4 +1,4 @@
-"""A parent of children that write to a hot store and are killed; started by ``test_f01_kill.py``, prints a tally as JSON."""
+"""A parent of children that write to a hot store and are killed; started by ``test_f01_kill.py``, prints a tally."""
 
 from __future__ import annotations
 

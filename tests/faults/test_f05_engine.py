@@ -1,7 +1,7 @@
 """F05 through the engine: power cuts while sessions are edited and published, at any call of the file system.
 
-Cut are the files under SQLite: sessions, log, audit, and the vector index. The key file and the blobs are synced by our own
-hands, not through SQLite: they are taken as they stand, and what is said of them is said in their own tests.
+Cut are the files under SQLite: sessions, log, audit, and the vector index. The key file and the blobs are synced by our
+own hands, not through SQLite: they are taken as they stand, and have tests of their own.
 """
 
 from __future__ import annotations

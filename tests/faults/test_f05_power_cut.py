@@ -1,4 +1,4 @@
-"""F05: a power cut at any call of the file system. What was acknowledged is there, whole; with the sync off, it is not."""
+"""F05: a power cut at any call. What was acknowledged is there, whole; with the sync off, it is not."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ async def after_the_cut(
 
 
 async def cut_often(folder: Path, *, cuts: int, seed: int, synchronous: str) -> tuple[int, int, Findings]:
-    """Write from several tasks, cut at random calls, check each time; returns cuts, acknowledgements, and what was wrong."""
+    """Write from several tasks and cut at random calls; returns cuts, acknowledgements, and what was wrong."""
     random = Random(seed)
     found, done, acks = Findings([], []), 0, 0
     for part in range(0, cuts, PART):

@@ -1,4 +1,4 @@
-"""F15 with the real thing: no room on the file system, a bound on file sizes, no file descriptors, a read-only mount."""
+"""F15 with the real thing: no room, a bound on file sizes, no file descriptors, a read-only mount."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ def run_on_small_disk(what: str, folder: Path, size: str) -> dict[str, Any]:
 def test_f15_r19_a_full_file_system_refuses_and_recovers(tmp_path: Path) -> None:
     counts = run_on_small_disk("full-disk", tmp_path, "2m")
     assert counts["refused"] >= 3
-    assert counts["acks"] > 20
+    assert counts["acks"] > 10
     assert not counts["wrong"]
 
 
 def test_f15_r19_a_bound_on_file_size_refuses_and_recovers(tmp_path: Path) -> None:
     counts = run("file-size", tmp_path)
     assert counts["refused"] >= 3
-    assert counts["acks"] > 20
+    assert counts["acks"] > 10
     assert not counts["wrong"]
 
 

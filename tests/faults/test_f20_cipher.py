@@ -74,7 +74,7 @@ def item(key: str = "chunks/1", *, version: int = 3, size: int = 200) -> Item:
 
 
 def samples(cipher: Cipher) -> Iterator[tuple[str, bytes, Opened]]:
-    """One of everything that is sealed under a data key: its name, its bytes, and how they are opened in their place."""
+    """One of everything sealed under a data key: its name, its bytes, and how they are opened in their place."""
     for size in (10, 400, 6_000):
         sealed = seal_item(cipher, item(size=size))
         yield f"item of {size}", sealed.sealed or b"", partial(as_item, cipher, sealed)

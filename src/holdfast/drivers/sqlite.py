@@ -34,8 +34,9 @@ _BUSY_MILLISECONDS = 30_000
 _CACHE_KIB = 16_384
 _PAGE_BYTES = 8_192  # a log row of 1 KB takes less room than in pages of 4 KiB, and no longer to write
 _CHECKPOINT_PAGES = 500
-_QUICK = 0.002  # seconds that a commit may keep the event loop waiting
-_WARY = 64  # writes that the thread is given after one that took longer
+_QUICK = 0.002  # seconds that a commit may keep the event loop waiting, on the average of late
+_OF_LATE = 16
+_WARY = 256  # writes that the thread is given once they take longer
 _OF_ONE_JOB = (apsw.ConstraintError, apsw.MismatchError, apsw.RangeError, apsw.SQLError, apsw.TooBigError)
 
 if apsw.sqlite_lib_version() < "3.51.3":  # pragma: no cover - the floor of the dependency forbids it
@@ -93,6 +94,7 @@ class SqliteFile:
         self._batches: queue.SimpleQueue[list[_Sent[Any]] | None] = queue.SimpleQueue()
         self._using = threading.Lock()  # the connection that writes
         self._wary = self._log_pages = 0
+        self._taking = _QUICK / 2  # seconds, of a commit in the event loop's thread
         self._closed = False
         self._writer = self._connect()
         self.read = self._connect(read_only=True)
@@ -195,12 +197,12 @@ class SqliteFile:
             self._turn = []
             start = time.perf_counter()
             self._writer.set_busy_timeout(0)
-            try:
-                done = self._commit(turn, patient=False)
-            finally:
+            done = self._commit(turn, patient=False)
+            with contextlib.suppress(apsw.Error):  # a connection that is given up is told nothing any more
                 self._writer.set_busy_timeout(_BUSY_MILLISECONDS)
-            if time.perf_counter() - start > _QUICK:
-                self._wary = _WARY
+            self._taking += (time.perf_counter() - start - self._taking) / _OF_LATE
+            if self._taking > _QUICK:
+                self._wary, self._taking = _WARY, _QUICK / 2
         finally:
             self._using.release()
         if self._log_pages >= _CHECKPOINT_PAGES:

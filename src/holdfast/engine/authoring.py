@@ -61,9 +61,10 @@ class Authoring:
 
     def edit(self, ask: Ask) -> Edit:
         """An edit of the author's own; the log tells it by a name that no other verb has."""
-        if _NAME.fullmatch(ask.verb) is None or ask.verb in _OTHER_VERBS:
-            raise InvalidChangeError("an operation is named by a lower-case word that is no other verb's name")
-        request = self._request(ask)
+        with self._gate.asked(ask.who, ask.verb, ask.session):
+            if _NAME.fullmatch(ask.verb) is None or ask.verb in _OTHER_VERBS:
+                raise InvalidChangeError("an operation is named by a lower-case word that is no other verb's name")
+            request = self._request(ask)
 
         def finish(opened: Opened, draft: DraftView) -> Awaitable[Committed]:
             named = replace(request, fingerprint=_fingerprint(ask.verb, draft)) if ask.change_id else request
@@ -82,7 +83,7 @@ class Authoring:
                 typed = msgspec.convert(dict(arguments), declared.arguments, strict=True)
             except msgspec.ValidationError as error:
                 raise InvalidChangeError(f"{ask.verb}: {error}") from None
-        request = self._request(ask)
+            request = self._request(ask)
         if ask.change_id:
             request = replace(request, fingerprint=fingerprint(ask.verb, typed))
         edit = self._edit(

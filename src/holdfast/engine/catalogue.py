@@ -10,6 +10,7 @@ from holdfast.engine.gate import Gate
 from holdfast.model.access import Principal
 from holdfast.model.cursor import PageCursor, read_page_cursor, write_cursor
 from holdfast.model.session import Header, SealedHead
+from holdfast.model.text import is_text
 from holdfast.ports.warm import Query, WarmStore
 
 _AT_ONCE = 256
@@ -36,6 +37,8 @@ class Catalogue:
     async def find(self, who: Principal, query: Query, text: str | None, after: str | None, limit: int) -> Page:
         """Sessions that match and that this principal may know of; ``text`` is looked for in titles, case aside."""
         cursor = read_page_cursor(after) if after else None
+        if not all(map(is_text, filter(None, (query.owner, query.kind, query.status)))):
+            return Page((), None)  # no store can hold such words, so no session has them
         wanted = None if text is None else text.casefold()
         found: list[Header] = []
         unreadable: list[str] = []

@@ -12,6 +12,7 @@ from holdfast.errors import HoldfastError, InvalidItemError, LimitExceededError
 
 _KEY = re.compile(r"[a-z][a-z0-9_-]{0,63}/[^/\x00-\x1f\x7f\ud800-\udfff]{1,200}")
 _encode = msgspec.json.Encoder().encode
+_INTEGERS = 2**63
 
 
 class Item(msgspec.Struct, frozen=True, gc=False):
@@ -80,8 +81,14 @@ def _check_plain(key: str, value: Any, left: int, depth: int, room: list[int]) -
     kind = type(value)
     if kind is str:
         room[0] -= len(value)
+        if room[0] < 0:
+            raise LimitExceededError("item bytes", room[1] - room[0], room[1])
         return
-    if kind is int or kind is bool or value is None:
+    if kind is bool or value is None:
+        return
+    if kind is int:
+        if not -_INTEGERS <= value < 2 * _INTEGERS:
+            raise InvalidItemError(key, "an integer beyond 64 bits is not kept by every reader of JSON")
         return
     if kind is float:
         if value != value or value in (float("inf"), float("-inf")):
