@@ -118,7 +118,11 @@ def _keys(settings: Settings, chance: Chance) -> KeySource:
 def _stores(settings: Settings, opened: contextlib.AsyncExitStack) -> tuple[HotStore, WarmStore]:
     """The hot and the warm store; where both are one SQLite file they share its connection and its log."""
     hot_url, warm_url = settings.hot_url, settings.warm_url
-    if hot_url == warm_url and hot_url.startswith("sqlite://"):
+    if hot_url.startswith("sqlite://") or warm_url.startswith("sqlite://"):
+        if hot_url != warm_url:
+            raise ConfigurationError(
+                "A SQLite file serves as hot and warm tier at once: set hot and warm to the same URL."
+            )
         from holdfast.drivers.sqlite import SqliteFile
         from holdfast.stores.sqlite_rows import SCHEMA
 

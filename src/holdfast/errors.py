@@ -178,9 +178,12 @@ class NotDraftError(RefusedError):
 
     code = "not-draft"
 
-    def __init__(self, session: str, status: str, verb: str) -> None:
-        self.session, self.status, self.verb = session, status, verb
-        super().__init__(f"Session {session} is {status}: {verb} is not possible in that status.")
+    def __init__(
+        self, session: str, status: str, verb: str, owner: str | None = None, until: datetime | None = None
+    ) -> None:
+        self.session, self.status, self.verb, self.owner, self.until = session, status, verb, owner, until
+        held = f" by {owner} until {until:%Y-%m-%d %H:%M:%S} UTC" if owner is not None and until is not None else ""
+        super().__init__(f"Session {session} is {status}{held}: {verb} is not possible in that status.")
 
 
 class LockHeldError(RefusedError):

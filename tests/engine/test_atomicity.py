@@ -1,5 +1,7 @@
 """R03: a change-set is there whole or not at all, whoever looks and whenever."""
 
+# ruff: noqa: PT012 - an edit is a block
+
 from __future__ import annotations
 
 import asyncio
@@ -89,7 +91,8 @@ async def test_r03_teeth_a_store_that_writes_items_one_by_one_is_caught(opens: A
             first = await self._store.load(session)
             await asyncio.sleep(0.005)
             second = await self._store.load(session)
-            assert first is not None and second is not None
+            assert first
+            assert second
             return second[0], first[1][:1] + second[1][1:]
 
     writer, reader = await opens(), await opens(wrap=Piecemeal)
@@ -114,7 +117,7 @@ async def test_r03_a_block_that_raises_changes_nothing(engine: Engine) -> None:
     assert (after.version, after.step, texts(after)) == (1, 1, {"0"})
 
 
-async def test_r03_a_write_in_flight_when_the_lock_lands_is_refused_whole(opens: Any) -> None:
+async def test_r07_a_write_in_flight_when_the_lock_lands_is_refused_whole(opens: Any) -> None:
     """The lock goes in between the decision and the write: the write finds another step and is decided anew."""
     other = await opens()
     locked: list[str] = []

@@ -125,6 +125,25 @@ async def test_s19_lines_outlive_the_engine_and_come_from_every_engine_in_one_ch
     assert await problems(again) == set()
 
 
+async def test_s19_lines_go_on_when_the_key_of_their_chain_is_lost(opens: Any, settings: Settings) -> None:
+    engine = await opens()
+    session = await start(engine)
+    with pytest.raises(HoldfastError):
+        await engine.read(session, EVE)
+    await engine.audit(ROOT)
+    (settings.home / "keys.json").unlink()
+    again = await opens()
+    with pytest.raises(HoldfastError) as caught:
+        await again.read(session, ANA)
+    assert caught.value.code == "unreadable"
+    lines = [(line.actor, line.verb, line.outcome) for line in await again.audit(ROOT, limit=1000)]
+    assert ("eve", "read", "permission-denied") in lines
+    assert ("ana", "read", "unreadable") in lines
+    verified = {one.chain: one.ok async for one in again.verify(ROOT) if one.chain}
+    assert verified.pop("default") is False  # the first chain cannot be checked any more
+    assert list(verified.values()) == [True]
+
+
 async def test_s19_a_burst_of_lines_is_written_and_so_is_what_comes_after_it(opens: Any, settings: Settings) -> None:
     engine = await opens()
 
@@ -166,7 +185,7 @@ CHAIN = {
         "INSERT INTO audit (chain, seq, tenant, session, line, mac)"
         " SELECT chain, seq + 1, tenant, session, line, mac FROM audit ORDER BY seq DESC LIMIT 1"
     ),
-    "forged end": "UPDATE audit_chain SET \"end\" = zeroblob(length(\"end\"))",
+    "forged end": 'UPDATE audit_chain SET "end" = zeroblob(length("end"))',
 }
 
 
@@ -214,7 +233,7 @@ async def test_s19_tampering_with_a_session_s_log_is_found(opens: Any, settings:
         number = connection.execute("SELECT no FROM session WHERE id = ?", (session,)).get
         statements = LOG[how].replace("WHERE step", f"WHERE session = {number} AND step")
         header = connection.execute("SELECT header FROM log WHERE session = ? AND step = 3", (number,)).get
-        connection.execute(statements, (bytes(header).replace(b'"ana"', b'"eve"'),) if how == "edit" else None)
+        connection.execute(statements, (bytes(header).replace(b"ana", b"eve"),) if how == "edit" else None)
     again = await opens()
     wrong = {one.session for one in [one async for one in again.verify(ROOT)] if not one.ok}
     assert wrong == {session}

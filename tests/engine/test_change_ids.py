@@ -1,4 +1,4 @@
-"""R05: the same change id with the same body gives the first answer and has one effect; with another body it is refused."""
+"""R05: the same change id and body give the first answer and have one effect; another body is refused."""
 
 from __future__ import annotations
 
@@ -141,7 +141,9 @@ async def test_r05_an_edit_at_the_newest_version_under_a_used_id_is_still_the_fi
     with pytest.raises(ChangeIdReusedError):
         await put(engine, session, "chunks/1", "other", expected=3, change_id="c1")
     with pytest.raises(ChangeIdReusedError):
-        await put(engine, session, "chunks/2", "changed", expected=3, change_id="c1")  # changes nothing, is another body
+        await put(
+            engine, session, "chunks/2", "changed", expected=3, change_id="c1"
+        )  # changes nothing, is another body
     assert (await engine.header(session, ANA)).version == 3
 
 

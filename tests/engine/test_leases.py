@@ -1,5 +1,7 @@
 """R08, R14: fences only grow, an old one is refused however well its lease looked, and the store's time decides."""
 
+# ruff: noqa: PT012 - an edit is a block
+
 from __future__ import annotations
 
 import asyncio

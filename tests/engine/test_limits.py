@@ -1,5 +1,7 @@
 """S20: over a limit nothing is changed, and the refusal names the limit and the figure; bombs cost no memory."""
 
+# ruff: noqa: PT012 - an edit is a block
+
 from __future__ import annotations
 
 import os
@@ -46,7 +48,9 @@ async def start(engine: Engine, count: int = 1) -> str:
     return str((await engine.create(ANA, kind="knowledge", items=items)).id)
 
 
-async def unchanged(engine: Engine, session: str, error: LimitExceededError, limit: str, figure: int, most: int) -> None:
+async def unchanged(
+    engine: Engine, session: str, error: LimitExceededError, limit: str, figure: int, most: int
+) -> None:
     assert (error.limit, error.figure, error.maximum) == (limit, figure, most)
     assert limit in str(error)
     assert f"{figure:,}" in str(error)

@@ -70,7 +70,9 @@ async def test_r13_warnings_come_at_50_and_80_percent_and_five_minutes_before_th
 
 
 @pytest.mark.parametrize("ttl", [10.0, 400.0, 1000.0, 1800.0, 7200.0])
-async def test_r13_a_sweep_every_second_is_never_more_than_a_second_off(opens: Any, clock: ManualClock, ttl: float) -> None:
+async def test_r13_a_sweep_every_second_is_never_more_than_a_second_off(
+    opens: Any, clock: ManualClock, ttl: float
+) -> None:
     engine = await opens()
     session = await start(engine, ttl=ttl)
     pace = max(1.0, ttl / 120)

@@ -97,7 +97,12 @@ ON_A_SESSION: dict[str, tuple[Call, tuple[str, ...]]] = {
     "follow": (follow, LASTS),
     "export": (lambda engine, on: engine.export(on.id, ANA), LASTS),
 }
-CHANGES_NOTHING = {*"read history diff labels receipts leased preview_undo preview_redo header feed follow export".split()}
+CHANGES_NOTHING = {"read", "history", "diff", "labels", "receipts", "leased", "preview_undo", "preview_redo"} | {
+    "header",
+    "feed",
+    "follow",
+    "export",
+}
 STANDS_ALONE = {"lease", "renew", "release", "reopen"}
 """Allowed, they leave the session's own step as it is."""
 ON_NO_SESSION = {"create", "ingest", "find", "search", "sweep", "verify", "keys", "rotate_keys", "audit", "close"}
@@ -199,7 +204,12 @@ async def test_a_lock_that_has_lapsed_is_no_lock_and_the_log_tells_of_it(opens: 
     clock.advance(1)
     async with other.edit(session, ANA, expected=1) as draft:
         draft.put("chunks/1", {"text": "two"})
-    assert [entry.header.operation for entry in await engine.history(session, ANA)] == ["edit", "unlock", "lock", "create"]
+    assert [entry.header.operation for entry in await engine.history(session, ANA)] == [
+        "edit",
+        "unlock",
+        "lock",
+        "create",
+    ]
     header = await engine.header(session, ANA)
     assert (header.status, header.lock) == ("draft", None)
 

@@ -93,8 +93,9 @@ async def there_and_back(folder: Path, change_sets: Any) -> None:
                 groups.append(group)
                 states.append(record[version])
         for at in range(len(states) - 1, 0, -1):
-            assert await engine.undo(session, ANA, expected=version)
+            committed = await engine.undo(session, ANA, expected=version)
             version += 1
+            assert committed.version == version
             record[version] = await seen(engine, session)
             assert record[version] == states[at - 1]
         with pytest.raises(NothingToUndoError):

@@ -41,6 +41,8 @@ Opened = Callable[[bytes], Any]
 class MemoryKeys(KeySource):
     """A key ring that is not kept."""
 
+    writable = True
+
     def __init__(self, keys: Keys) -> None:
         self.keys = keys
 

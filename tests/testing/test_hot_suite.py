@@ -134,9 +134,13 @@ class LetsGoOfCancelledWrites(SqliteHotStore):
         self._late: set[asyncio.Task[bool]] = set()
 
     async def write(self, write: Write, *, now: datetime) -> bool:
-        sending = asyncio.create_task(super().write(write, now=now))
+        sending = asyncio.create_task(self._send(write, now))
         self._late.add(sending)
         return await asyncio.shield(sending)
+
+    async def _send(self, write: Write, now: datetime) -> bool:
+        await asyncio.sleep(0.002)  # a disk that takes its time
+        return await super().write(write, now=now)
 
 
 class SendsLate(SqliteHotStore):

@@ -38,12 +38,12 @@ Rows = tuple[tuple[Any, ...], tuple[Any, ...], tuple[Any, ...]]
 class BareSession:
     """Where a session of a bare file stands, and rows for its next commit in the sizes of its last one."""
 
-    def __init__(self, connection: apsw.Connection, number: int, seed: int) -> None:
+    def __init__(self, connection: apsw.Connection, number: int) -> None:
         self.number = number
-        self._random = random.Random(seed)  # noqa: S311 - filler, no secret
         self._step, self._version, self._status, digest, sealed = connection.execute(
             "SELECT step, version, status, digest, sealed FROM session WHERE no = ?", (number,)
         ).get
+        self._random = random.Random(f"{number} {self._step}")  # noqa: S311 - filler, no secret
         change, header, payload = connection.execute(
             "SELECT change, header, payload FROM log WHERE session = ? ORDER BY step DESC LIMIT 1", (number,)
         ).get
@@ -98,7 +98,7 @@ class BareFile:
     def sessions(self) -> list[BareSession]:
         """Every session of the file."""
         numbers = [row[0] for row in self.connection.execute("SELECT no FROM session ORDER BY no")]
-        return [BareSession(self.connection, number, number) for number in numbers]
+        return [BareSession(self.connection, number) for number in numbers]
 
     def commit(self, rows: Rows) -> None:
         """One commit, durable on return."""

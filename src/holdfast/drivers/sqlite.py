@@ -19,8 +19,9 @@ import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Generic, TypeVar
 
 import apsw
@@ -34,9 +35,9 @@ _BUSY_MILLISECONDS = 30_000
 _CACHE_KIB = 16_384
 _PAGE_BYTES = 8_192  # a log row of 1 KB takes less room than in pages of 4 KiB, and no longer to write
 _CHECKPOINT_PAGES = 500
-_QUICK = 0.002  # seconds that a commit may keep the event loop waiting, on the average of late
+_QUICK = 0.002  # seconds that a commit may keep the event loop waiting, on the average of late (no data depends on it)
 _OF_LATE = 16
-_WARY = 256  # writes that the thread is given once they take longer
+_WARY = 64  # writes that the thread is given once they take longer
 _OF_ONE_JOB = (apsw.ConstraintError, apsw.MismatchError, apsw.RangeError, apsw.SQLError, apsw.TooBigError)
 
 if apsw.sqlite_lib_version() < "3.51.3":  # pragma: no cover - the floor of the dependency forbids it
@@ -88,12 +89,12 @@ class SqliteFile:
     """
 
     def __init__(self, path: Path, name: str, schema: str, vfs: str | None, synchronous: str) -> None:
-        self.path, self.name = path, name
+        self.path, self.name, self._mapped = path, name, Mapped(name)
         self._vfs, self._synchronous, self._schema = vfs, synchronous, schema
         self._turn: list[_Sent[Any]] = []  # what this turn of the event loop has brought so far
         self._batches: queue.SimpleQueue[list[_Sent[Any]] | None] = queue.SimpleQueue()
         self._using = threading.Lock()  # the connection that writes
-        self._wary = self._log_pages = 0
+        self._sent = self._wary = self._log_pages = 0
         self._taking = _QUICK / 2  # seconds, of a commit in the event loop's thread
         self._closed = False
         self._writer = self._connect()
@@ -116,7 +117,7 @@ class SqliteFile:
             TamperedError: it is no SQLite database, or a damaged one.
         """
         path = Path(path)
-        with mapped(name):
+        with Mapped(name):
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             if vfs is None:
                 path.touch(mode=0o600, exist_ok=True)
@@ -137,7 +138,7 @@ class SqliteFile:
         if len(turn) == 1:  # the first of its turn: it sends what the others bring
             try:
                 await asyncio.sleep(0)
-            except asyncio.CancelledError:
+            except BaseException:  # it was not sent, and is not; what others brought is
                 turn.remove(sent)
                 self._send(turn)
                 raise
@@ -146,11 +147,9 @@ class SqliteFile:
             self._send(turn)
         return await sent.wait()
 
-    @contextlib.contextmanager
-    def mapped(self) -> Iterator[None]:
+    def mapped(self) -> Mapped:
         """Turn SQLite's errors of a read into ours."""
-        with mapped(self.name):
-            yield
+        return self._mapped
 
     async def close(self) -> None:
         """Finish what was sent, then close; closing again does nothing."""
@@ -174,6 +173,7 @@ class SqliteFile:
         connection.pragma("cache_size", -_CACHE_KIB)
         connection.pragma("foreign_keys", True)
         connection.pragma("trusted_schema", False)
+        connection.pragma("secure_delete", "FAST")  # what is deleted is overwritten where that costs no further page
         if read_only:
             connection.pragma("query_only", True)
         else:
@@ -184,6 +184,7 @@ class SqliteFile:
     def _send(self, turn: list[_Sent[Any]]) -> None:
         self._turn = []
         if turn:
+            self._sent += 1
             self._batches.put(turn)
 
     def _commit_here(self, turn: list[_Sent[Any]]) -> bool:
@@ -191,16 +192,18 @@ class SqliteFile:
         if self._wary:
             self._wary -= 1
             return False
-        if not self._using.acquire(blocking=False):
+        if self._sent or not self._using.acquire(blocking=False):
             return False
         try:
             self._turn = []
             start = time.perf_counter()
-            self._writer.set_busy_timeout(0)
-            done = self._commit(turn, patient=False)
             with contextlib.suppress(apsw.Error):  # a connection that is given up is told nothing any more
+                self._writer.set_busy_timeout(0)
+            done = self._commit(turn, patient=False)
+            with contextlib.suppress(apsw.Error):
                 self._writer.set_busy_timeout(_BUSY_MILLISECONDS)
-            self._taking += (time.perf_counter() - start - self._taking) / _OF_LATE
+            took = min(time.perf_counter() - start, 4 * _QUICK)  # one that was very slow says no more than a slow one
+            self._taking += (took - self._taking) / _OF_LATE
             if self._taking > _QUICK:
                 self._wary, self._taking = _WARY, _QUICK / 2
         finally:
@@ -212,32 +215,42 @@ class SqliteFile:
     def _run(self) -> None:
         """The writer thread."""
         while (batch := self._batches.get()) is not None:
-            with self._using:
-                if batch:
+            if batch:
+                with self._using:
                     self._commit(batch)
-                    with contextlib.suppress(RuntimeError):  # a loop that is closed waits for nothing
-                        batch[0].loop.call_soon_threadsafe(_settle, batch)
-                if self._log_pages >= _CHECKPOINT_PAGES:
+                with contextlib.suppress(RuntimeError):  # a loop that is closed waits for nothing
+                    batch[0].loop.call_soon_threadsafe(self._settle, batch)
+            if self._log_pages >= _CHECKPOINT_PAGES:
+                with self._using:
                     self._checkpoint()
         self._writer.close(True)
 
+    def _settle(self, batch: list[_Sent[Any]]) -> None:
+        self._sent -= 1
+        for sent in batch:
+            sent.settle()
+
     def _commit(self, batch: list[_Sent[Any]], *, patient: bool = True) -> bool:
-        """Run a batch as one transaction; if one of its jobs raises, run each alone.
+        """Run a batch as one transaction; if a job raises, run each alone. A disk that fails fails them all.
 
         Returns:
             Whether it came to an outcome: not, if another process is writing and this is not ``patient``.
         """
         connection = self._writer
+        running = False
         try:
             connection.execute("BEGIN IMMEDIATE")
+            running = True
             for sent in batch:
                 sent.result = sent.job(connection)
+            running = False
             connection.execute("COMMIT")
         except BaseException as error:
             if not patient and isinstance(error, apsw.BusyError) and not connection.in_transaction:
                 return False
             self._roll_back()
-            if len(batch) == 1 or isinstance(error, apsw.Error):
+            alone = running and (isinstance(error, _OF_ONE_JOB) or not isinstance(error, apsw.Error))
+            if len(batch) == 1 or not alone:
                 ours = as_ours(error, self.name)
                 for sent in batch:
                     sent.error = ours
@@ -271,13 +284,25 @@ class SqliteFile:
             self._writer = self._connect()
 
 
-@contextlib.contextmanager
-def mapped(name: str) -> Iterator[None]:
-    """Turn SQLite's and the file system's errors into ours, at the one edge where they appear."""
-    try:
-        yield
-    except (apsw.Error, OSError) as error:
-        raise as_ours(error, name) from error
+class Mapped:
+    """Around what uses SQLite or the file system: turns their errors into ours, at the one edge where they appear.
+
+    A class and no generator: it stands around every read, and costs a tenth.
+    """
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if isinstance(error, apsw.Error | OSError):
+            raise as_ours(error, self._name) from error
 
 
 def as_ours(error: BaseException, name: str) -> BaseException:
@@ -291,11 +316,6 @@ def as_ours(error: BaseException, name: str) -> BaseException:
     if isinstance(error, apsw.Error | OSError):
         return StoreUnavailableError(name, f"{type(error).__name__}: {error}")
     return error
-
-
-def _settle(done: list[_Sent[Any]]) -> None:
-    for sent in done:
-        sent.settle()
 
 
 def _retry_busy(step: Callable[[], object]) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator
+from datetime import datetime
 from hashlib import blake2b
 
 import msgspec
@@ -96,48 +97,76 @@ class Audit:
                 return
             after = (rows[-1].chain, rows[-1].seq)
 
-    async def check(self) -> AsyncIterator[tuple[str, str | None]]:
-        """Each chain, and what is wrong with it: None, or a sentence.
+    async def check(self, tenant: str) -> AsyncIterator[tuple[str, str | None]]:
+        """Each of a tenant's chains, and what is wrong with it: None, or a sentence.
 
-        An edit, a deletion, a reorder and a truncation all show.
+        An edit, a deletion, a reorder and a truncation all show. There is more than one chain only where the key of
+        the first was lost.
         """
-        ends = await self._warm.chains()
+        ends = {chain: end for chain, end in (await self._warm.chains()).items() if _tenant_of(chain) == tenant}
         for chain, end in ends.items():
             yield chain, await self._check_chain(chain, end)
         after: tuple[str, int] | None = None
-        while rows := await self._warm.audit(after=after, limit=1):
-            if rows[0].chain not in ends:
-                yield rows[0].chain, "the record of where the chain ends is missing"
-            after = (rows[0].chain, 2**62)
+        while rows := await self._warm.audit(tenant=tenant, after=after, limit=1):
+            chain = rows[0].chain
+            if chain not in ends and _tenant_of(chain) == tenant:
+                yield chain, "the record of where the chain ends is missing"
+            after = (chain, 2**62)
 
     async def rewrap(self) -> list[str]:
         """Wrap every chain's key under the active key-encryption key; the chains whose key could not be unwrapped."""
         failed = []
         for chain in await self._warm.chains():
-            line = AuditLine(self._clock.now(), SYSTEM, chain, "rotate-keys")
             try:
-                await self._append(chain, [line], rewrap=True)
+                tenant = _tenant_of(chain)
+                await self._append(tenant, [_rotated(self._clock.now(), tenant)], chain=chain, rewrap=True)
             except IntegrityError:
                 failed.append(f"audit chain {chain}")
         return failed
 
-    async def _append(self, tenant: str, lines: list[AuditLine], *, rewrap: bool = False) -> None:
+    async def _append(
+        self,
+        tenant: str,
+        lines: list[AuditLine],
+        *,
+        chain: str | None = None,
+        rewrap: bool = False,
+        held: bytes | None = None,
+    ) -> None:
+        """Append lines to a tenant's chain.
+
+        Args:
+            chain: one of its chains, the first by default. Where the key of that is lost, the lines go to another one,
+                named after the key-encryption key there is now, so that nothing goes unrecorded.
+            rewrap: wrap the chain's key anew.
+            held: the chain's key, where it may be wrapped under one that was dropped a moment ago.
+        """
+        named, chain = chain, chain or tenant
         while True:
-            last = (await self._warm.chains()).get(tenant)
+            last = (await self._warm.chains()).get(chain)
             if last is None:
-                seq, mac, key, wrapped = 0, b"", *self._new_key(tenant)
+                seq, mac, key, wrapped = 0, b"", *self._new_key(chain)
             else:
                 seq, mac = last.seq, last.mac
-                key, wrapped = self._key(tenant, last)
+                try:
+                    key, wrapped = self._key(chain, last) if held is None else (held, b"")
+                except IntegrityError:
+                    if named is not None or chain != tenant:
+                        raise
+                    chain = f"{tenant}/{self._ring.active}"
+                    continue
             if rewrap:
-                wrapped = self._ring.wrap(key, tenant, _CHAIN)
+                wrapped = self._ring.wrap(key, chain, _CHAIN)
             rows = []
             for line in lines:
                 seq += 1
                 data = _encode(line)
                 mac = _mac(key, mac, data)
-                rows.append(AuditRow(tenant, seq, tenant, line.session, data, mac))
+                rows.append(AuditRow(chain, seq, tenant, line.session, data, mac))
             if await self._warm.record(rows, end=_encode_end((wrapped, _end(key, seq, mac)))):
+                if last is None and self._ring.is_stale(wrapped):  # rotated between wrapping and landing
+                    line = _rotated(self._clock.now(), tenant)
+                    await self._append(tenant, [line], chain=chain, rewrap=True, held=key)
                 return
 
     async def _check_chain(self, chain: str, end: ChainEnd) -> str | None:
@@ -188,6 +217,15 @@ class Audit:
 def _fit(word: str) -> str:
     """A verb or an id as it was asked for, unless it is none that could be: then not a word of it is kept."""
     return word if len(word) <= _MOST_WORD and word.isascii() and word.isprintable() else "?"
+
+
+def _tenant_of(chain: str) -> str:
+    """The tenant of a chain: a tenant has no slash in its name."""
+    return chain.partition("/")[0]
+
+
+def _rotated(at: datetime, tenant: str) -> AuditLine:
+    return AuditLine(at, SYSTEM, tenant, "rotate-keys")
 
 
 def _mac(key: bytes, before: bytes, line: bytes) -> bytes:

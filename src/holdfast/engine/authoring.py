@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from base64 import urlsafe_b64encode
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
@@ -99,7 +100,7 @@ class Authoring:
 
     async def turn_back(self, ask: Ask, decide: Decide, asked: object = None) -> Committed:
         """Commit what history decides; ``asked`` is what it was asked beside the verb. Always strict."""
-        with self._gate.asked(ask.who, ask.verb, ask.session):
+        with self._gate.asked(ask.who, ask.verb, ask.session) as noted:
             if ask.expected is None:
                 raise VersionRequiredError(ask.verb)
             request = self._request(ask)
@@ -112,7 +113,10 @@ class Authoring:
                     raise VersionConflictError(ask.session, ask.expected or 0, now.header.version)
                 return await decide(now)
 
-            return await self._editing.commit(opened, request, strict, lambda header: self._check(ask, header))
+            committed = await self._editing.commit(opened, request, strict, lambda header: self._check(ask, header))
+            if committed.replayed or not committed.changes:
+                noted.done(committed.version)
+            return committed
 
     def _edit(
         self,
@@ -155,14 +159,17 @@ class Authoring:
             found = conflicts(draft.base, now.items, draft.wanted, keys)
             raise VersionConflictError(ask.session, ask.expected, version, found)
 
-        with self._gate.asked(ask.who, ask.verb, ask.session):
-            return await self._editing.commit(opened, request, decide, lambda header: self._check(ask, header))
+        with self._gate.asked(ask.who, ask.verb, ask.session) as asked:
+            committed = await self._editing.commit(opened, request, decide, lambda header: self._check(ask, header))
+            if committed.replayed or not committed.changes:
+                asked.done(committed.version)  # nothing was written, so no log tells of it
+            return committed
 
     def _request(self, ask: Ask) -> Request:
         for what, name in (("a change id", ask.change_id), ("a group", ask.group)):
             if name is not None:
                 check_text(what, name, most=_MOST_NAME)
-        change = ask.change_id or self._chance.bytes(16).hex()
+        change = ask.change_id or urlsafe_b64encode(self._chance.bytes(16))[:22].decode()
         return Request(ask.verb, ask.who.id, change, b"", ask.expected, ask.group, ask.fence)
 
     def _check(self, ask: Ask, header: Header) -> None:

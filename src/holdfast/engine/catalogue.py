@@ -9,7 +9,7 @@ import msgspec
 from holdfast.engine.gate import Gate
 from holdfast.model.access import Principal
 from holdfast.model.cursor import PageCursor, read_page_cursor, write_cursor
-from holdfast.model.session import Header, SealedHead
+from holdfast.model.session import GONE, Header, SealedHead
 from holdfast.model.text import is_text
 from holdfast.ports.warm import Query, WarmStore
 
@@ -44,7 +44,8 @@ class Catalogue:
         unreadable: list[str] = []
         async for head in self.all(query, cursor):
             header = self._gate.seen(who, head)
-            if header is None and (who.id == head.owner or who.roles & {"admin", "auditor"}):
+            purged = head.key is None and head.status in GONE
+            if header is None and not purged and (who.id == head.owner or who.roles & {"admin", "auditor"}):
                 unreadable.append(head.id)
             if header is None or (wanted is not None and wanted not in header.title.casefold()):
                 continue

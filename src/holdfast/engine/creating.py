@@ -22,12 +22,11 @@ from holdfast.model.access import Principal
 from holdfast.model.change import net
 from holdfast.model.item import check_key, encode_body
 from holdfast.model.limits import Limits, check_limit
-from holdfast.model.retention import Retention, check_retention
+from holdfast.model.retention import Retention, within
 from holdfast.model.session import Header, Status
 from holdfast.model.text import check_text
 from holdfast.ports.clock import Chance, Clock
 from holdfast.ports.kind import Kind
-
 
 _MOST_TARGET = 500
 
@@ -65,9 +64,12 @@ class Creating:
         limits: Limits,
         clock: Clock,
         chance: Chance,
+        *,
+        longest: float | None,
     ) -> None:
         self._journal, self._editing, self._blobs, self._ring = journal, editing, blobs, ring
         self._kinds, self._limits, self._clock, self._chance = kinds, limits, clock, chance
+        self._longest = longest
 
     async def create(self, who: Principal, start: Start, change_id: str | None) -> Opened:
         """Make a session at version 1; the same change id again gives the session it made.
@@ -80,11 +82,11 @@ class Creating:
             raise UnknownKindError(start.kind, self._kinds)
         check_title(start.title)
         wanted = self._wanted(start.items)
-        check_retention(start.retention)
+        retention = within(start.retention, self._longest)
         if start.target is not None:
             check_text("a target", start.target, most=_MOST_TARGET)
         bodies = [(key, msgspec.Raw(raw)) for key, (_, raw) in wanted.items()]
-        asked = [start.kind, start.title, bodies, start.target, start.retention, start.parent, start.source]
+        asked = [start.kind, start.title, bodies, start.target, retention, start.parent, start.source]
         request = fingerprint("create", asked) if change_id is not None else b""
         if change_id is not None:
             made = await self._made_before(who, change_id, request)
@@ -94,7 +96,7 @@ class Creating:
         else:
             session = self._chance.token()
         now = self._clock.now()
-        expires = start.retention.until(now, now)
+        expires = retention.until(now, now)
         header = Header(
             id=session,
             tenant=who.tenant,
@@ -105,7 +107,7 @@ class Creating:
             created=now,
             updated=now,
             title=start.title,
-            retention=start.retention,
+            retention=retention,
             expires=expires,
             expiring_since=None if expires is None else now,
             target=f"{who.tenant}/{start.target or session}",

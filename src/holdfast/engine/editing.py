@@ -234,7 +234,7 @@ def replayed(first: Entry, request: Request) -> Committed:
         raise ChangeIdReusedError(request.change)
     header = first.header
     verbs = {change.key: change.verb for change in first.changes}
-    return Committed(header.session, header.version, header.step, first.digest, header.at, verbs, replayed=True)
+    return Committed(first.session, header.version, header.step, first.digest, header.at, verbs, replayed=True)
 
 
 def conflicts(

@@ -33,7 +33,7 @@ from holdfast.engine.sealing import KeyRing
 from holdfast.engine.trail import Trail
 from holdfast.engine.verification import Verification, Verified
 from holdfast.errors import InvalidChangeError, UnknownKindError
-from holdfast.model.access import Principal, Role
+from holdfast.model.access import SYSTEM, Principal, Role
 from holdfast.model.audit import AuditLine
 from holdfast.model.difference import Difference
 from holdfast.model.entry import Entry
@@ -100,7 +100,8 @@ class Engine:
         self._catalogue = Catalogue(warm, gate)
         self._labels = Labels(lifecycle, history, clock, limits)
         self._authoring = Authoring(gate, editing, history, lifecycle, kinds, limits, chance)
-        self._creating = Creating(journal, editing, blobs, ring, kinds, limits, clock, chance)
+        longest = policy.retention.maximum
+        self._creating = Creating(journal, editing, blobs, ring, kinds, limits, clock, chance, longest=longest)
         self._feed = Feed(journal)
         self._leasing = Leasing(hot, lifecycle, clock, policy.lease)
         self._retaining = Retaining(journal, lifecycle, blobs, clock, policy.grace)
@@ -200,8 +201,8 @@ class Engine:
 
     async def header(self, session_id: str, who: Principal) -> Header:
         """A session's header; also of one that is gone and can still be had back."""
-        with self._gate.asked(who, "read", session_id) as asked:
-            opened = await self._gate.enter(session_id, who, "read", gone=True)
+        with self._gate.asked(who, "header", session_id) as asked:
+            opened = await self._gate.enter(session_id, who, "header", gone=True)
             asked.done(opened.header.version)
             return opened.header
 
@@ -228,9 +229,17 @@ class Engine:
             asked.done(opened.header.version)
             return await self._feed.page(opened, after, _bounded(limit))
 
-    def follow(self, session_id: str, who: Principal, *, after: str | None = None) -> AsyncIterator[FeedPage]:
+    async def follow(self, session_id: str, who: Principal, *, after: str | None = None) -> AsyncIterator[FeedPage]:
         """The feed as it grows: a page whenever there is more. It ends, with the error, once the right to it does."""
-        return self._feed.follow(session_id, after, lambda cursor: self.feed(session_id, who, after=cursor))
+        with self._gate.asked(who, "follow", session_id) as asked:
+            asked.done()
+
+            async def read(cursor: str | None) -> FeedPage:
+                opened = await self._gate.enter(session_id, who, "feed", gone=True)
+                return await self._feed.page(opened, cursor, _MOST_PER_PAGE)
+
+            async for page in self._feed.follow(session_id, after, read):
+                yield page
 
     async def export(self, session_id: str, who: Principal) -> dict[str, Any]:
         """A session whole, as plain data: header, items, history, labels, receipts."""
@@ -432,10 +441,12 @@ class Engine:
 
     async def reopen(self, session_id: str, who: Principal, *, change_id: str | None = None) -> Session:
         """Edit again: a new draft of what a session published, to be published in its place."""
-        with self._gate.asked(who, "reopen", session_id):
+        with self._gate.asked(who, "reopen", session_id) as asked:
             opened = await self._gate.enter(session_id, who, "reopen", load=True)
             start = await self._publishing.reopened(opened)
-            return (await self._creating.create(who, start, change_id)).session
+            made = await self._creating.create(who, start, change_id)
+            asked.done(opened.header.version)
+            return made.session
 
     async def search(self, who: Principal, query: str, *, kind: str = "knowledge", limit: int = 10) -> list[Hit]:
         """What is live and fits a query best. Drafts are never searched."""
@@ -478,7 +489,8 @@ class Engine:
         with self._gate.asked(who, "sweep") as asked:
             self._gate.serve(who, "sweep")
             swept = await self._retaining.sweep(self._publishing.recover)
-            asked.done()
+            if swept.total or who.id != SYSTEM:  # the sweeper's own rounds that find nothing to do are no news
+                asked.done()
             return swept
 
     # -- leases ------------------------------------------------------------------------------------------------------
@@ -543,9 +555,8 @@ class Engine:
                     sink = self._sinks(head.kind) if head.kind in self.kinds else None
                     yield await self._verification.session(head, sink)
             if session_id is None:
-                async for chain in self._verification.chains():
-                    if chain.chain == who.tenant:
-                        yield chain
+                async for chain in self._verification.chains(who.tenant):
+                    yield chain
             asked.done()
 
     async def keys(self, who: Principal) -> KeyIds:

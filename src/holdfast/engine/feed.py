@@ -38,7 +38,7 @@ class Feed:
         header = opened.header
         here = write_cursor(FeedCursor(header.step, header.digest))
         cursor = FeedCursor(0, b"") if after is None else read_feed_cursor(after)
-        if cursor.step >= header.step:
+        if not 0 <= cursor.step < header.step:
             return FeedPage((), here, reload=(cursor.step, cursor.digest) != (header.step, header.digest))
         entries = await self._journal.entries(opened, after=cursor.step, limit=limit)
         first = entries[0] if entries else None

@@ -151,7 +151,9 @@ class Journal:
         if known is not None and known.header.digest == head.digest and known.key == head.key:
             known.seen = self._clock.now()
             return known
-        return self._remember(self._unseal(head, known))
+        opened = self._unseal(head, known)
+        await self._check_newest(head)
+        return self._remember(opened)
 
     async def recall(self, session: str) -> Opened:
         """A session with its items as seen here within the last half second, else as it stands now.
@@ -180,7 +182,7 @@ class Journal:
     def unseal(self, head: SealedHead) -> Opened:
         """A session opened from a head read elsewhere, as in a listing."""
         known = self._opened.get(head.id)
-        if known is not None and known.header.digest == head.digest:
+        if known is not None and known.header.digest == head.digest and known.key == head.key:
             return known
         return self._unseal(head, known)
 
@@ -210,7 +212,6 @@ class Journal:
         number, version = was.step + 1, was.version + commit
         entry_header = encode_entry(
             EntryHeader(
-                was.id,
                 number,
                 version,
                 step.operation,
@@ -221,6 +222,7 @@ class Journal:
                 was.digest or GENESIS,
                 step.group,
                 step.beneath,
+                commit,
             )
         )
         payload = seal_payload(cipher, entry_header, step.changes, step.detail)
@@ -249,6 +251,11 @@ class Journal:
         )
         if not await self.hot.write(write, now=now):
             return None
+        if was.step == 0:
+            renewed = self.ring.renewed(opened.key, was.tenant, was.id)
+            if renewed is not None:  # the keys were rotated between wrapping and landing
+                await self.hot.rewrap(was.id, old=opened.key, new=renewed)
+                return await self.load(was.id)
         following = opened.follow(header, due, step.items, notes)
         self._remember(following, now)
         for watcher in self._watchers.get(was.id, ()):
@@ -296,7 +303,8 @@ class Journal:
         sealed = await self.hot.entries(session, after=after, limit=limit)
         if after < opened.header.step and (not sealed or sealed[0].step != after + 1):
             sealed = await self.warm.entries(session, after=after, limit=limit)
-        return [self._entry(opened, entry) for entry in sealed]
+        expected = min(limit, max(0, opened.header.step - after))
+        return self._linked(opened, sealed, after + 1, expected)
 
     async def recent(self, opened: Opened, *, before: int, limit: int) -> list[Entry]:
         """Entries below a step, newest first."""
@@ -307,7 +315,9 @@ class Journal:
             first = max(0, missing - (limit - len(sealed)))
             older = await self.warm.entries(session, after=first, limit=missing - first)
             sealed += reversed(older)
-        return [self._entry(opened, entry) for entry in sealed]
+        below = min(before, opened.header.step + 1)
+        expected = min(limit, max(0, below - 1))
+        return self._linked(opened, sealed[::-1], below - expected, expected)[::-1]
 
     async def since(self, opened: Opened, version: int) -> list[Entry]:
         """The commits that made the versions above one, in order."""
@@ -401,13 +411,40 @@ class Journal:
             raise TamperedError(f"the items of session {opened.header.id}")
         return items, notes
 
+    def _linked(self, opened: Opened, sealed: Sequence[SealedEntry], first: int, least: int) -> list[Entry]:
+        """A run of the log from a step on, checked link by link; ``TamperedError`` if an entry is missing or is
+        another's.
+        """
+        header, parent = opened.header, GENESIS if first == 1 else None
+        if len(sealed) < least:
+            raise TamperedError(f"the log of session {header.id}")
+        entries = []
+        for step, row in enumerate(sealed, first):
+            entry = self._entry(opened, row)
+            linked = entry.step == step and entry_digest(row.header, row.payload) == row.digest
+            if not linked or (parent is not None and entry.header.parent != parent):
+                raise TamperedError(f"step {step} of session {header.id}")
+            if step == header.step and row.digest != header.digest:
+                raise TamperedError(f"step {step} of session {header.id}")
+            parent = row.digest
+            entries.append(entry)
+        return entries
+
+    async def _check_newest(self, head: SealedHead) -> None:
+        """Raise ``TamperedError`` if the log goes on behind a head: an old one was put back."""
+        if await self.hot.entries(head.id, after=head.step, limit=1):
+            again = await self.hot.head(head.id)
+            if again is None or again.step == head.step:
+                raise TamperedError(f"session {head.id}")
+
     def _entry(self, opened: Opened, sealed: SealedEntry) -> Entry:
         what = f"step {sealed.step} of session {opened.header.id}"
         header = decode_entry(sealed.header, what)
-        if header.session != sealed.session or header.step != sealed.step or header.version != sealed.version:
+        told = (header.step, header.version, header.commit, header.change)
+        if told != (sealed.step, sealed.version, sealed.commit, sealed.change):
             raise TamperedError(what)
         payload = open_payload(opened.cipher, sealed.header, sealed.payload, what)
-        return Entry(header, payload, sealed.digest, sealed.commit)
+        return Entry(sealed.session, header, payload, sealed.digest, sealed.commit)
 
     def _remember(self, opened: Opened, now: datetime | None = None) -> Opened:
         """Keep a session at hand, newest use last, within the bounds on count and bytes."""
@@ -428,3 +465,14 @@ class Journal:
             if oldest.loaded:
                 self._bytes -= oldest.header.size
         return opened
+
+
+async def rewrap(hot: HotStore, ring: KeyRing, head: SealedHead) -> bool:
+    """Wrap a session's data key under the active key, whoever else may be doing so; whether that was needed."""
+    found: SealedHead | None = head
+    while found is not None and found.key is not None and ring.wraps(found.key) != ring.active:
+        new = ring.wrap(ring.unwrap(found.key, found.tenant, found.id), found.tenant, found.id)
+        if await hot.rewrap(found.id, old=found.key, new=new):
+            return True
+        found = await hot.head(found.id)
+    return False

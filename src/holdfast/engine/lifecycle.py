@@ -87,7 +87,10 @@ class Lifecycle:
         if status not in LIFECYCLE[verb]:
             if status in GONE:
                 raise SessionGoneError(header.id, status.value, header.restorable_until)
-            raise NotDraftError(header.id, status.value, verb)
+            lock = header.lock if status is Status.LOCKED else None
+            if lock is None:
+                raise NotDraftError(header.id, status.value, verb)
+            raise NotDraftError(header.id, status.value, verb, lock.owner, lock.until)
         return status
 
     async def settle(self, opened: Opened) -> Opened:

@@ -129,13 +129,11 @@ class Publishing:
         differences, counts = _compare(await self.sink(header).records(header.target), plan.records)
         forecast = await self.sink(header).forecast(header.target, plan.records)
         opened = await self._lifecycle.lock(opened, actor, plan.seal, seconds)
-        if (
-            opened.header.version != header.version
-        ):  # another writer was first: what was looked at is not what is locked
+        if opened.header.version != header.version:  # what was looked at is not what is locked: another was first
             return await self.preview(await self._journal.load(header.id), actor, seconds)
         checks = (
-            f"{len(items)} items are valid {header.kind} items",
-            f"{plan.manifest.count} records have distinct keys",
+            f"every item is a valid {header.kind} item ({len(items)})",
+            f"every record has a key of its own ({plan.manifest.count})",
             "what is live is known",
         )
         return Preview(
@@ -156,6 +154,7 @@ class Publishing:
         self._lifecycle.check_idle(opened.header)
 
         def decide(now: Opened) -> Turn | None:
+            self._lifecycle.check_idle(now.header)
             lock = _lock(now)
             if lock.owner == actor:
                 return None
@@ -173,8 +172,10 @@ class Publishing:
             return
         try:
             other = await self._journal.open(live.session)
-        except NotFoundError:
-            return
+        except NotFoundError:  # nobody is left to ask but who published it
+            if live.actor == who.id:
+                return
+            raise PermissionDeniedError(who.id, "publish") from None
         if not may(who, "publish", other.header):
             raise PermissionDeniedError(who.id, "publish")
 
@@ -190,10 +191,7 @@ class Publishing:
         """
         header = opened.header
         if header.status is Status.PUBLISHED:
-            receipt = next((one for one in self.receipts(opened) if one.seal == seal and one.rolls_back is None), None)
-            if receipt is None:
-                raise NotDraftError(header.id, header.status.value, "publish")
-            return receipt
+            return self._receipt(opened, seal)
         self._lifecycle.check(header, "publish")
         lock = _lock(opened)
         if lock.owner != actor and not force:
@@ -203,27 +201,31 @@ class Publishing:
             raise SealMismatchError(header.id)
         plan = await self._plan(opened)
         if pending is not None:
-            if plan.live is not None and plan.live.revision == pending.revision:
-                return await self._finish(opened, plan.live)
+            published = await self.sink(header).published(header.target, pending.revision)
+            if published is not None:
+                return await self._finish(opened, published)
             plan = await self._plan(opened, live=pending.previous)
         if plan.seal != seal:
             live = plan.live.revision if plan.live else None
             raise LiveMovedError(header.target, None if pending is None else pending.previous, live)
-        opened, attempt = await self._begin(opened, actor, plan)
+        try:
+            opened, attempt = await self._begin(opened, actor, plan)
+        except NotDraftError:  # the same publication, asked for at the same time, may be done by now
+            opened = await self._journal.load(header.id)
+            if opened.header.status is not Status.PUBLISHED:
+                raise
+            return self._receipt(opened, seal)
         try:
             receipt = await self._deliver(opened, actor, plan, attempt, progress)
         except UnavailableError as error:
             await self._tell(opened, actor, error)
             raise
         except HoldfastError as error:
-            winner = await self.sink(header).live(header.target)
-            if (
-                winner is not None and winner.revision == plan.revision
-            ):  # another attempt at the same publication was first
-                receipt = winner
-            else:
+            winner = await self.sink(header).published(header.target, plan.revision)
+            if winner is None:
                 await self._undo(opened, actor, plan.revision, error)
                 raise
+            receipt = winner  # another attempt at the same publication was first
         await self._finish(opened, receipt)
         progress("done", plan.manifest.count, plan.manifest.count)
         await self.sink(header).clean(header.target, keep=self._keep)
@@ -236,9 +238,9 @@ class Publishing:
             return opened
         sink = self.sink(header)
         await sink.abandon(pending.target, pending.revision)  # from here on its attempt cannot switch
-        live = await sink.live(pending.target)
-        if live is not None and live.revision == pending.revision:
-            await self._finish(opened, live)
+        published = await sink.published(pending.target, pending.revision)
+        if published is not None:  # live now, or superseded since: it was published all the same
+            await self._finish(opened, published)
             return await self._journal.open(header.id)
         return await self._failed(opened, pending.actor, "interrupted", clear=pending.attempt)
 
@@ -278,6 +280,13 @@ class Publishing:
         """The session's receipts, newest first."""
         notes = sorted((key for key in opened.notes if key.startswith(RECEIPTS)), reverse=True)
         return [msgspec.json.decode(opened.notes[key].raw, type=Receipt) for key in notes]
+
+    def _receipt(self, opened: Opened, seal: str) -> Receipt:
+        """The receipt of what a published session was published as."""
+        for receipt in self.receipts(opened):
+            if receipt.seal == seal and receipt.rolls_back is None:
+                return receipt
+        raise NotDraftError(opened.header.id, opened.header.status.value, "publish")
 
     async def reopened(self, opened: Opened) -> Start:
         """What a new draft of a published session begins with: the state it published, from the cold tier."""
@@ -400,8 +409,14 @@ class Publishing:
         return receipt
 
     async def _undo(self, opened: Opened, actor: str, revision: str, error: HoldfastError) -> None:
-        """Take a failed publication back; what cannot be undone now is left for the sweeper."""
+        """Take a failed publication back; what cannot be undone now is left for the sweeper.
+
+        Not if another attempt at it has begun since: the revision is its own to stage, and to undo.
+        """
         publication = _publication(opened)
+        pending = (await self._journal.open(opened.header.id)).header.publication
+        if pending is not None and pending.attempt != publication.attempt:
+            return
         try:
             await self.sink(opened.header).abandon(opened.header.target, revision)
         except UnavailableError:

@@ -8,6 +8,7 @@ import msgspec
 
 from holdfast.engine.audit import Audit
 from holdfast.engine.catalogue import Catalogue
+from holdfast.engine.journal import rewrap
 from holdfast.engine.sealing import KeyRing
 from holdfast.errors import HoldfastError
 from holdfast.model.session import SealedHead
@@ -48,8 +49,10 @@ class Rotation:
         return KeyIds(self._ring.active, tuple(sorted(self._ring.ids)))
 
     async def rotate(self, progress: Callable[[int], None], *, drop: bool) -> Rotated:
-        """Make a key, wrap every tenant's data keys under it, and forget the older ones if asked and nothing needs
-        them.
+        """Make a key, wrap every data key under it, and forget the older ones if asked and nothing needs them.
+
+        A session made meanwhile is in the catalogue gone through here, or else its maker finds, before
+        acknowledging it, that the keys have been rotated, and wraps its data key anew (``Journal.append``).
         """
         key_id, count, failed = self._ring.rotate(), 0, list[str]()
         async for head in self._catalogue.all(Query()):
@@ -59,17 +62,15 @@ class Rotation:
                 failed.append(head.id)
             progress(count)
         failed += await self._audit.rewrap()
-        dropped = tuple(older for older in self._ring.ids if older != key_id) if drop and not failed else ()
-        for older in dropped:
-            self._ring.drop(older)
+        dropped: tuple[str, ...] = ()
+        self._ring.reload()
+        # If another rotation has begun since, the older keys are its to drop.
+        if drop and not failed and self._ring.writable and self._ring.active == key_id:
+            dropped = tuple(older for older in self._ring.ids if older != key_id)
+            for older in dropped:
+                self._ring.drop(older)
         return Rotated(key_id, count, tuple(failed), dropped)
 
     async def _rewrap(self, head: SealedHead) -> int:
         """Wrap one session's data key under the active key; 1 if that was needed."""
-        found: SealedHead | None = head
-        while found is not None and found.key is not None and self._ring.wraps(found.key) != self._ring.active:
-            new = self._ring.wrap(self._ring.unwrap(found.key, found.tenant, found.id), found.tenant, found.id)
-            if await self._hot.rewrap(found.id, old=found.key, new=new):
-                return 1
-            found = await self._hot.head(found.id)
-        return 0
+        return int(await rewrap(self._hot, self._ring, head))

@@ -124,7 +124,8 @@ class Cipher:
 _HEAD = b"head"
 _encode = msgspec.json.Encoder().encode
 _header_decoder = msgspec.json.Decoder(Header)
-_entry_decoder = msgspec.json.Decoder(EntryHeader)
+_encode_entry = msgspec.msgpack.Encoder().encode
+_decode_entry = msgspec.msgpack.Decoder(EntryHeader).decode
 _payload_decoder = msgspec.json.Decoder(Payload)
 
 
@@ -203,15 +204,15 @@ def open_payload(cipher: Cipher, header: bytes, payload: bytes, what: str) -> Pa
 
 
 def encode_entry(header: EntryHeader) -> bytes:
-    """An entry's header as it is stored."""
-    return _encode(header)
+    """An entry's header as it is stored: a list without names, for there is one in every commit."""
+    return _encode_entry(header)
 
 
 def decode_entry(header: bytes, what: str) -> EntryHeader:
     """An entry's header from its stored bytes."""
     try:
-        return _entry_decoder.decode(header)
-    except msgspec.MsgspecError:
+        return _decode_entry(header)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
         raise TamperedError(what) from None
 
 
@@ -250,9 +251,19 @@ class KeyRing:
         """Take the keys as they stand now: another process may have rotated them."""
         self._keys = self._source.read()
 
+    @property
+    def writable(self) -> bool:
+        """Whether keys can be added and dropped from here; those of the environment cannot."""
+        return self._source.writable
+
     def rotate(self) -> str:
-        """Add a new key and make it the active one; older ones only unwrap from now on."""
+        """Add a new key and make it the active one; older ones only unwrap from now on.
+
+        Where keys are brought in from outside, the one they name first is the new one already.
+        """
         self.reload()
+        if not self.writable:
+            return self.active
         name = f"key-{self._chance.token()[:12]}"
         keys = Keys(active=name, keys={**self._keys.keys, name: self._chance.bytes(32)})
         self._source.write(keys)
@@ -265,7 +276,8 @@ class KeyRing:
         self.reload()
 
     def wrap(self, data_key: bytes, tenant: str, session: str) -> bytes:
-        """A data key for rest: key id, nonce, ciphertext; bound to its session."""
+        """A data key for rest, under the key that is active now: key id, nonce, ciphertext; bound to its session."""
+        self.reload()
         name = self.active
         key = self._keys.keys[name]
         aad = framed(b"wrap", name.encode(), tenant.encode(), session.encode())
@@ -292,7 +304,23 @@ class KeyRing:
 
     def wraps(self, wrapped: bytes) -> str:
         """The id of the key-encryption key that a data key is wrapped under."""
-        return str(msgspec.msgpack.decode(wrapped)[0])
+        try:
+            return msgspec.msgpack.decode(wrapped, type=tuple[str, bytes, bytes])[0]
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            raise TamperedError("a wrapped key") from None
+
+    def renewed(self, wrapped: bytes, tenant: str, session: str) -> bytes | None:
+        """A data key wrapped anew, if the keys have been rotated since it was wrapped; else None.
+
+        It is unwrapped with the keys as they were: the one it is under may have been dropped already.
+        """
+        data_key = self.unwrap(wrapped, tenant, session)
+        return self.wrap(data_key, tenant, session) if self.is_stale(wrapped) else None
+
+    def is_stale(self, wrapped: bytes) -> bool:
+        """Whether the keys have been rotated since a data key was wrapped."""
+        self.reload()
+        return self.wraps(wrapped) != self.active
 
     def secret(self, purpose: bytes, name: str | None = None) -> bytes:
         """A secret for another use, of the active key or of a named one."""

@@ -9,7 +9,8 @@ import msgspec
 from holdfast.engine.audit import Audit
 from holdfast.engine.blobs import Blobs
 from holdfast.engine.journal import Journal, Opened
-from holdfast.errors import HoldfastError, SessionGoneError
+from holdfast.engine.sealing import decode_entry
+from holdfast.errors import HoldfastError, SessionGoneError, TamperedError
 from holdfast.model.change import apply
 from holdfast.model.entry import GENESIS, SealedEntry, entry_digest
 from holdfast.model.item import Item
@@ -47,9 +48,9 @@ class Verification:
     def __init__(self, journal: Journal, blobs: Blobs, audit: Audit) -> None:
         self._journal, self._blobs, self._audit = journal, blobs, audit
 
-    async def chains(self) -> AsyncIterator[Verified]:
-        """Every audit chain."""
-        async for chain, wrong in self._audit.check():
+    async def chains(self, tenant: str) -> AsyncIterator[Verified]:
+        """The audit chain of a tenant."""
+        async for chain, wrong in self._audit.check(tenant):
             problems = () if wrong is None else (Problem("audit-chain", f"audit chain {chain}: {wrong}"),)
             yield Verified("", problems, chain=chain)
 
@@ -67,6 +68,11 @@ class Verification:
         head = hot or warm
         entries = await self._chain(head, problems)
         if head.key is None and head.status in GONE:
+            last = (await self._journal.headers(session, after=head.step - 1, limit=1))[-1:]
+            if not last or last[0].operation != "purge":
+                problems.append(
+                    Problem("log-chain", "its key is destroyed as if it were purged, and its log knows nothing")
+                )
             return Verified(session, tuple(problems), entries)
         try:
             opened = await self._journal.check(session)
@@ -83,20 +89,20 @@ class Verification:
 
     async def _chain(self, head: SealedHead, problems: list[Problem]) -> int:
         """Follow the digests of a log in the warm tier, and compare the hot tier's part of it."""
-        count, parent = 0, GENESIS
+        count, parent, version = 0, GENESIS, 0
         purged = head.key is None
         while True:
             page = await self._journal.warm.entries(head.id, after=count, limit=_PAGE)
             hot = await self._journal.hot.at(head.id, [entry.step for entry in page])
             for entry in page:
                 count += 1
-                wrong = _broken(entry, count, parent, purged)
+                wrong = _broken(entry, count, parent, version, purged)
                 if wrong is None and entry.step in hot and hot[entry.step] != entry:
                     wrong = "hot and warm differ"
                 if wrong is not None:
                     problems.append(Problem("log-chain", f"step {count}: {wrong}"))
                     return count
-                parent = entry.digest
+                parent, version = entry.digest, entry.version
             if len(page) < _PAGE:
                 break
         if (count, parent) != (head.step, head.digest):
@@ -152,17 +158,17 @@ class Verification:
             problems.append(Problem(error.code, str(error)))
 
 
-def _broken(entry: SealedEntry, step: int, parent: bytes, purged: bool) -> str | None:
+def _broken(entry: SealedEntry, step: int, parent: bytes, version: int, purged: bool) -> str | None:
     if entry.step != step:
         return "it is missing"
     if not purged and entry_digest(entry.header, entry.payload) != entry.digest:
         return "its bytes are not those of its digest"
     try:
-        told = msgspec.json.decode(entry.header, type=_Parent).parent
-    except msgspec.MsgspecError:
+        told = decode_entry(entry.header, "")
+    except TamperedError:
         return "its header cannot be read"
-    return None if told == parent else "it does not follow the entry before"
-
-
-class _Parent(msgspec.Struct):
-    parent: bytes
+    if (told.step, told.version, told.commit, told.change) != (step, entry.version, entry.commit, entry.change):
+        return "it is filed as another"
+    if told.version != version + entry.commit:
+        return "its version does not follow from the one before"
+    return None if told.parent == parent else "it does not follow the entry before"

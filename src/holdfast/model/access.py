@@ -63,6 +63,7 @@ _STEER = frozenset({Role.OWNER, Role.EDITOR})
 _OWN = frozenset({Role.OWNER})
 
 VERBS: Mapping[str, frozenset[Role]] = {
+    "header": _READ,
     "read": _READ,
     "history": _READ,
     "diff": _READ,
@@ -98,7 +99,7 @@ SERVICE_VERBS: Mapping[str, frozenset[str]] = {
 }
 """Verbs on the whole service, and the service roles that may use them."""
 
-_AUDITOR = frozenset({"history", "audit", "receipts"})
+_AUDITOR = frozenset({"header", "audit", "receipts"})
 
 
 def role_of(who: Principal, session: Guarded) -> Role | None:

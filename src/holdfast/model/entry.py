@@ -16,20 +16,20 @@ from holdfast.model.change import ChangeSet
 GENESIS = bytes(32)
 
 
-class EntryHeader(msgspec.Struct, frozen=True, omit_defaults=True):
+class EntryHeader(msgspec.Struct, frozen=True, array_like=True, omit_defaults=True, gc=False):
     """Who did what, when: everything about an entry but its content. Stored in clear, authenticated with the payload.
 
     Attributes:
-        session, step, version: which line of which log, and the version the session stands at after it.
+        step, version: which line of its session's log, and the version the session stands at after it.
         operation: the verb, such as ``edit``, ``undo``, ``split``, ``lock``, ``publish``.
         actor: id of the principal.
         change: the change id; ``fingerprint`` tells a resend from a reuse.
         group: commits that share it undo as one.
         beneath: step of the commit beneath this one on the undo stack, or on the redo stack for an undo.
         parent: digest of the entry before.
+        commit: whether it made the version.
     """
 
-    session: str
     step: int
     version: int
     operation: str
@@ -40,6 +40,7 @@ class EntryHeader(msgspec.Struct, frozen=True, omit_defaults=True):
     parent: bytes
     group: str | None = None
     beneath: int = 0
+    commit: bool = True
 
 
 class Payload(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -52,6 +53,7 @@ class Payload(msgspec.Struct, frozen=True, omit_defaults=True):
 class Entry(msgspec.Struct, frozen=True):
     """An entry as read: its header, its content and its digest; ``commit`` is whether it made a version."""
 
+    session: str
     header: EntryHeader
     payload: Payload
     digest: bytes

@@ -51,6 +51,19 @@ def check_retention(retention: Retention) -> None:
         raise InvalidChangeError(f"a time to live ({kept}) cannot be beyond its maximum, {retention.maximum:g} seconds")
 
 
+def within(retention: Retention, longest: float | None) -> Retention:
+    """A retention that goes no further than ``longest`` seconds after creation (None: no bound).
+
+    Raises:
+        InvalidChangeError: its times make no sense, or it is to be kept for longer than that.
+    """
+    if longest is not None:
+        maximum = longest if retention.maximum is None else min(retention.maximum, longest)
+        retention = Retention(retention.ttl, retention.sliding, maximum)
+    check_retention(retention)
+    return retention
+
+
 def warning_times(start: datetime, end: datetime) -> list[datetime]:
     """When warnings are due for a time to live from ``start`` to ``end``, in order: at 50 %, at 80 %, and five
     minutes before it ends (not for a time that is no longer than that). Those that coincide are one.

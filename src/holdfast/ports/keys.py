@@ -19,6 +19,9 @@ class Keys(msgspec.Struct, frozen=True):
 class KeySource(Protocol):
     """A file, the environment, or a key service."""
 
+    writable: bool
+    """Whether ``write`` can replace the keys; where it cannot, new keys are brought in from outside."""
+
     @abstractmethod
     def read(self) -> Keys:
         """The keys as they stand now; raises ``ConfigurationError`` or ``WeakKeyError``."""

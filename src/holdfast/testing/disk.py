@@ -35,7 +35,7 @@ class Disk(apsw.VFS):
     """The platform's file system, with a hook before and after each call; hand ``vfs=disk.name`` to what opens a file.
 
     ``calls`` counts calls by name, such as ``xWrite wal``. ``lock`` is held during a call and its hooks. With ``syncs``
-    false nothing is really synced: for kits whose faults the system's page cache survives, where it would only cost time.
+    false nothing is really synced: for kits whose faults the page cache survives, where it would only cost time.
     """
 
     def __init__(self, kit: str = "disk", *, syncs: bool = True) -> None:

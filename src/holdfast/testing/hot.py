@@ -133,7 +133,7 @@ class HotStoreSuite(LeaseSuite):
         one, other = stores
         await one.write(write_at("s", 1, items=[b"stays", b"changes", b"goes"]), now=NOW)
         changed = {b"changes": b"new", b"goes": None, b"comes": b""}
-        fields = {"status": "locked", "version": 1, "due": NOW.timestamp(), "sealed": b"\0"}
+        fields: dict[str, Any] = {"status": "locked", "version": 1, "due": NOW.timestamp(), "sealed": b"\0"}
         assert await other.write(write_at("s", 2, items=changed, commit=False, **fields), now=NOW) is True
         assert await one.head("s") == head_at("s", 2, **fields)
         loaded = await one.load("s")

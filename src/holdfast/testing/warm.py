@@ -358,16 +358,18 @@ class WarmStoreSuite:
             ]
             assert await one.record(rows, end=b"")
             made += rows
-        for tenant, session, chain in itertools.product(
+        for of_tenant, of_session, of_chain in itertools.product(
             [None, "acme", "other", "nobody"], [None, "", "s", "nobody"], [None, "acme", "nobody"]
         ):
             wanted = [
                 row
                 for row in made
-                if tenant in (None, row.tenant) and session in (None, row.session) and chain in (None, row.chain)
+                if of_tenant in (None, row.tenant)
+                and of_session in (None, row.session)
+                and of_chain in (None, row.chain)
             ]
-            assert await other.audit(tenant=tenant, session=session, chain=chain) == wanted
-            after = await other.audit(tenant=tenant, session=session, chain=chain, after=("acme", 4), limit=3)
+            assert await other.audit(tenant=of_tenant, session=of_session, chain=of_chain) == wanted
+            after = await other.audit(tenant=of_tenant, session=of_session, chain=of_chain, after=("acme", 4), limit=3)
             assert after == [row for row in wanted if (row.chain, row.seq) > ("acme", 4)][:3]
 
     # -- closing -----------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 import apsw
 
 from holdfast.drivers.sqlite import SqliteFile
-from holdfast.errors import LeaseHeldError, LeaseLostError, LimitExceededError
+from holdfast.errors import LeaseHeldError, LeaseLostError, LimitExceededError, TamperedError
 from holdfast.model.entry import SealedEntry
 from holdfast.model.lease import Lease
 from holdfast.model.session import SealedHead, SealedItem, Write
@@ -236,7 +236,7 @@ def _move(connection: apsw.Connection, write: Write, now: float) -> bool:
         _append(connection, number, write)
     except apsw.ConstraintError:  # the statement undid itself, and nothing else was done
         if connection.execute(_CHANGED, (number, write.entry.change)).get is None:
-            raise
+            raise TamperedError(f"the log of session {head.id}") from None
         return False
     _items(connection, number, write)
     if write.fence is not None:

@@ -12,6 +12,8 @@ _WHERE = "HOLDFAST_KEYS"
 class KeyEnvironment(KeySource):
     """Keys as ``id:base64`` with commas between; the first is active. Read-only: to rotate, set them anew."""
 
+    writable = False
+
     def __init__(self, text: str) -> None:
         self._text = text
 

@@ -29,6 +29,8 @@ class _Form(msgspec.Struct, forbid_unknown_fields=True):
 class KeyFile(KeySource):
     """A JSON file of mode 0600: the keys as base64 by id, and which of them is active."""
 
+    writable = True
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._seen: bytes | None = None
