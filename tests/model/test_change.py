@@ -97,10 +97,9 @@ def test_a_change_set_comes_back_from_its_bytes(commits: list[dict[str, Any]]) -
     history = History()
     for wanted in commits:
         changes = history.commit(wanted)
-        for codec in (msgspec.msgpack, msgspec.json):
-            again = codec.decode(codec.encode(changes), type=ChangeSet)
-            assert again == changes
-            assert [bytes(change.body or b"") for change in again] == [bytes(change.body or b"") for change in changes]
+        again = msgspec.json.decode(msgspec.json.encode(changes), type=ChangeSet)
+        assert again == changes
+        assert [bytes(change.body or b"") for change in again] == [bytes(change.body or b"") for change in changes]
 
 
 def test_each_change_has_its_verb_and_says_what_was_before() -> None:
@@ -118,7 +117,7 @@ def test_each_change_has_its_verb_and_says_what_was_before() -> None:
             "c/never": None,
         },
     )
-    assert {change.key: (change.verb, change.body, change.before) for change in changes} == {
+    assert {change.key: (change.verb, change.body and bytes(change.body), change.before) for change in changes} == {
         "c/changed": ("changed", b"1", before),
         "c/moved": ("moved", None, before),
         "c/both": ("changed", b"1", before),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from random import Random
 
 import pytest
@@ -145,7 +146,7 @@ def test_a_spread_is_in_order_and_strictly_inside(one: str | None, other: str | 
     assert len(found) == count
     assert all(is_position(position) for position in found)
     ends = [*([] if one is None else [one]), *found, *([] if other is None else [other])]
-    assert all(low < high for low, high in zip(ends, ends[1:], strict=False))
+    assert all(low < high for low, high in pairwise(ends))
 
 
 def test_a_spread_between_neighbours_stays_short() -> None:

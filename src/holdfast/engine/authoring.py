@@ -4,22 +4,23 @@ from __future__ import annotations
 
 import re
 from base64 import urlsafe_b64encode
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
+from types import TracebackType
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
-from holdfast.engine.draft import DraftView, Edit
+from holdfast.engine.draft import DraftView
 from holdfast.engine.editing import Committed, Decide, Decision, Editing, Request, conflicts
-from holdfast.engine.gate import Gate
+from holdfast.engine.gate import Asked, Gate
 from holdfast.engine.history import History
 from holdfast.engine.journal import Opened
 from holdfast.engine.lifecycle import Lifecycle
 from holdfast.engine.sealing import fingerprint
 from holdfast.errors import InvalidChangeError, VersionConflictError, VersionRequiredError
 from holdfast.model.access import Principal
-from holdfast.model.item import encode_body
+from holdfast.model.item import Item, encode_body
 from holdfast.model.limits import Limits
 from holdfast.model.session import LIFECYCLE, Header
 from holdfast.model.text import check_text
@@ -60,19 +61,6 @@ class Authoring:
         self._gate, self._editing, self._history, self._lifecycle = gate, editing, history, lifecycle
         self._kinds, self._limits, self._chance = kinds, limits, chance
 
-    def edit(self, ask: Ask) -> Edit:
-        """An edit of the author's own; the log tells it by a name that no other verb has."""
-        with self._gate.asked(ask.who, ask.verb, ask.session):
-            if _NAME.fullmatch(ask.verb) is None or ask.verb in _OTHER_VERBS:
-                raise InvalidChangeError("an operation is named by a lower-case word that is no other verb's name")
-            request = self._request(ask)
-
-        def finish(opened: Opened, draft: DraftView) -> Awaitable[Committed]:
-            named = replace(request, fingerprint=_fingerprint(ask.verb, draft)) if ask.change_id else request
-            return self._land(ask, named, opened, draft)
-
-        return self._edit(ask, request, finish, versioned=True)
-
     async def operate(self, ask: Ask, arguments: Mapping[str, Any]) -> Committed:
         """An operation that the session's kind declares."""
         with self._gate.asked(ask.who, ask.verb, ask.session):
@@ -84,16 +72,8 @@ class Authoring:
                 typed = msgspec.convert(dict(arguments), declared.arguments, strict=True)
             except msgspec.ValidationError as error:
                 raise InvalidChangeError(f"{ask.verb}: {error}") from None
-            request = self._request(ask)
-        if ask.change_id:
-            request = replace(request, fingerprint=fingerprint(ask.verb, typed))
-        edit = self._edit(
-            ask,
-            request,
-            lambda opened, draft: self._land(ask, request, opened, draft),
-            versioned=not declared.commutative,
-        )
-        async with edit as draft:
+        asked = fingerprint(ask.verb, typed) if ask.change_id else b""
+        async with Edit(self, ask, versioned=not declared.commutative, asked=asked) as draft:
             with self._gate.asked(ask.who, ask.verb, ask.session):
                 declared.run(draft, typed)
         return draft.result
@@ -103,7 +83,7 @@ class Authoring:
         with self._gate.asked(ask.who, ask.verb, ask.session) as noted:
             if ask.expected is None:
                 raise VersionRequiredError(ask.verb)
-            request = self._request(ask)
+            request = self.request(ask)
             if ask.change_id:
                 request = replace(request, fingerprint=fingerprint(ask.verb, asked))
             opened = await self._gate.settled(ask.session, ask.who, ask.verb, load=True)
@@ -113,35 +93,25 @@ class Authoring:
                     raise VersionConflictError(ask.session, ask.expected or 0, now.header.version)
                 return await decide(now)
 
-            committed = await self._editing.commit(opened, request, strict, lambda header: self._check(ask, header))
-            if committed.replayed or not committed.changes:
-                noted.done(committed.version)
-            return committed
+            return await self._commit(ask, opened, request, strict, noted)
 
-    def _edit(
-        self,
-        ask: Ask,
-        request: Request,
-        finish: Callable[[Opened, DraftView], Awaitable[Committed]],
-        *,
-        versioned: bool,
-    ) -> Edit:
-        async def begin() -> tuple[Opened, DraftView]:
-            with self._gate.asked(ask.who, ask.verb, ask.session):
-                if ask.expected is None and versioned:
-                    raise VersionRequiredError(ask.verb)
-                opened = await self._gate.settled(ask.session, ask.who, "edit", recall=True)
-                base: Mapping[str, Any] = opened.items
-                if ask.expected is not None and ask.expected != opened.header.version:
-                    opened = await self._gate.settled(ask.session, ask.who, "edit", load=True)
-                    if not 0 <= ask.expected <= opened.header.version:
-                        raise VersionConflictError(ask.session, ask.expected, opened.header.version)
-                    base = await self._history.as_of(opened, ask.expected)
-                return opened, DraftView(base, self._limits, request.change)
+    async def begin(self, ask: Ask, *, versioned: bool) -> tuple[Opened, Request, DraftView]:
+        """The draft an author works on: the state of the version the author saw."""
+        with self._gate.asked(ask.who, ask.verb, ask.session):
+            if ask.expected is None and versioned:
+                raise VersionRequiredError(ask.verb)
+            request = self.request(ask)
+            opened = self._gate.recalled(ask.session, ask.who, "edit")
+            if opened is None or (ask.expected is not None and ask.expected != opened.header.version):
+                opened = await self._gate.settled(ask.session, ask.who, "edit", load=True)
+            base: Mapping[str, Item] = opened.items
+            if ask.expected is not None and ask.expected != opened.header.version:
+                if not 0 <= ask.expected <= opened.header.version:
+                    raise VersionConflictError(ask.session, ask.expected, opened.header.version)
+                base = await self._history.as_of(opened, ask.expected)
+            return opened, request, DraftView(base, self._limits, request.change)
 
-        return Edit(begin, finish)
-
-    async def _land(self, ask: Ask, request: Request, opened: Opened, draft: DraftView) -> Committed:
+    async def land(self, ask: Ask, request: Request, opened: Opened, draft: DraftView) -> Committed:
         """Commit a draft: on the version its author saw, or on a newer one if nothing clashes and rebasing was
         asked.
         """
@@ -159,25 +129,61 @@ class Authoring:
             found = conflicts(draft.base, now.items, draft.wanted, keys)
             raise VersionConflictError(ask.session, ask.expected, version, found)
 
-        with self._gate.asked(ask.who, ask.verb, ask.session) as asked:
-            committed = await self._editing.commit(opened, request, decide, lambda header: self._check(ask, header))
-            if committed.replayed or not committed.changes:
-                asked.done(committed.version)  # nothing was written, so no log tells of it
-            return committed
+        with self._gate.asked(ask.who, ask.verb, ask.session) as noted:
+            return await self._commit(ask, opened, request, decide, noted)
 
-    def _request(self, ask: Ask) -> Request:
+    def request(self, ask: Ask) -> Request:
+        """What is asked, under a change id of ours where the author named none."""
         for what, name in (("a change id", ask.change_id), ("a group", ask.group)):
             if name is not None:
                 check_text(what, name, most=_MOST_NAME)
         change = ask.change_id or urlsafe_b64encode(self._chance.bytes(16))[:22].decode()
         return Request(ask.verb, ask.who.id, change, b"", ask.expected, ask.group, ask.fence)
 
-    def _check(self, ask: Ask, header: Header) -> None:
-        """Raise unless the author may write the session as it stands: asked again for each state a commit is tried
-        on.
-        """
-        self._gate.allow(ask.who, "edit", header)
-        self._lifecycle.check(header, "edit")
+    async def _commit(self, ask: Ask, opened: Opened, request: Request, decide: Decide, noted: Asked) -> Committed:
+        def check(header: Header) -> None:  # asked again for each state the commit is tried on
+            self._gate.allow(ask.who, "edit", header)
+            self._lifecycle.check(header, "edit")
+
+        committed = await self._editing.commit(opened, request, decide, check)
+        if committed.replayed or not committed.changes:
+            noted.done(committed.version)  # nothing was written, so no log tells of it
+        return committed
+
+
+class Edit:
+    """``async with`` this: the block changes a draft, and leaving it commits once.
+
+    An exception rolls everything back.
+    """
+
+    __slots__ = ("_ask", "_asked", "_authoring", "_draft", "_opened", "_request", "_versioned")
+
+    def __init__(self, authoring: Authoring, ask: Ask, *, versioned: bool = True, asked: bytes | None = None) -> None:
+        self._authoring, self._ask, self._versioned = authoring, ask, versioned
+        self._asked = asked  # what tells a resend; None: the changes themselves
+
+    async def __aenter__(self) -> DraftView:
+        begun = await self._authoring.begin(self._ask, versioned=self._versioned)
+        self._opened, self._request, self._draft = begun
+        return self._draft
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            return
+        request, draft = self._request, self._draft
+        if self._ask.change_id:
+            asked = _fingerprint(self._ask.verb, draft) if self._asked is None else self._asked
+            request = replace(request, fingerprint=asked)
+        draft.committed = await self._authoring.land(self._ask, request, self._opened, draft)
+
+
+def check_operation(name: str) -> None:
+    """Raise unless an author may have the log tell of an edit by this name: one that no other verb has."""
+    if name != "edit" and (_NAME.fullmatch(name) is None or name in _OTHER_VERBS):
+        raise InvalidChangeError("an operation is named by a lower-case word that is no other verb's name")
 
 
 def _fingerprint(verb: str, draft: DraftView) -> bytes:

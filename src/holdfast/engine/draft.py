@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from hashlib import blake2b
-from types import TracebackType
 from typing import Any
 
 from holdfast.engine.editing import Committed
-from holdfast.engine.journal import Opened
 from holdfast.errors import InvalidChangeError, ItemNotFoundError
 from holdfast.model import order
 from holdfast.model.item import Item, check_key, encode_body
@@ -135,29 +133,3 @@ class DraftView(Draft):
         positions = [item.position for item in self.base.values() if item.key != key and item.key not in self.wanted]
         positions += [target[0] for name, target in self.wanted.items() if target is not None and name != key]
         return max(positions, default=None)
-
-
-class Edit:
-    """``async with`` this: the block changes a draft, and leaving it commits once.
-
-    An exception rolls everything back.
-    """
-
-    __slots__ = ("_begin", "_draft", "_finish", "_opened")
-
-    def __init__(
-        self,
-        begin: Callable[[], Awaitable[tuple[Opened, DraftView]]],
-        finish: Callable[[Opened, DraftView], Awaitable[Committed]],
-    ) -> None:
-        self._begin, self._finish = begin, finish
-
-    async def __aenter__(self) -> DraftView:
-        self._opened, self._draft = await self._begin()
-        return self._draft
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if error is None:
-            self._draft.committed = await self._finish(self._opened, self._draft)

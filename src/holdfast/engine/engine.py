@@ -13,11 +13,10 @@ from typing import Any
 import msgspec
 
 from holdfast.engine.audit import Audit
-from holdfast.engine.authoring import Ask, Authoring
+from holdfast.engine.authoring import Ask, Authoring, Edit, check_operation
 from holdfast.engine.blobs import Blobs
 from holdfast.engine.catalogue import Catalogue, Page
 from holdfast.engine.creating import Creating, Start
-from holdfast.engine.draft import Edit
 from holdfast.engine.editing import Committed, Decision, Editing
 from holdfast.engine.feed import Feed, FeedPage
 from holdfast.engine.gate import Gate
@@ -290,7 +289,10 @@ class Engine:
             ...:
                 on leaving the block, or on entering it where that is known already. Nothing is changed.
         """
-        return self._authoring.edit(Ask(session_id, who, operation, expected, rebase, change_id, group, fence))
+        if operation != "edit":
+            with self._gate.asked(who, "edit", session_id):
+                check_operation(operation)
+        return Edit(self._authoring, Ask(session_id, who, operation, expected, rebase, change_id, group, fence))
 
     async def operate(
         self,

@@ -29,25 +29,17 @@ class Gate:
         """Around a verb, so that a refusal is audited."""
         return Asked(self._audit, who, verb, session)
 
-    async def enter(
-        self, session: str, who: Principal, verb: str, *, load: bool = False, recall: bool = False, gone: bool = False
-    ) -> Opened:
+    async def enter(self, session: str, who: Principal, verb: str, *, load: bool = False, gone: bool = False) -> Opened:
         """Open a session for a verb.
 
         Args:
             load: with its items.
-            recall: with its items, as seen here a moment ago if need be (see ``Journal.recall``).
             gone: also a session that is discarded or expired.
         Raises:
             SessionNotFoundError: there is none that this principal may know of.
             PermissionDeniedError: the principal may know of it, and may not do this.
             SessionGoneError: it is discarded, expired or purged.
         """
-        if recall:
-            known = await self._recalled(session, who, verb)
-            if known is not None:
-                return known
-            load = True
         try:
             opened = await self._journal.open(session)
         except (SessionGoneError, IntegrityError):
@@ -63,20 +55,22 @@ class Gate:
             return await self._journal.load(session)
         return opened
 
-    async def _recalled(self, session: str, who: Principal, verb: str) -> Opened | None:
-        """A session as remembered, if that admits the principal: what is refused is refused by how it stands now."""
-        try:
-            opened = await self._journal.recall(session)
-        except (SessionGoneError, IntegrityError):
-            return None
-        usable = may(who, verb, opened.header) and opened.header.status_at(self._clock.now()) is Status.DRAFT
-        return opened if usable else None
+    def recalled(self, session: str, who: Principal, verb: str) -> Opened | None:
+        """A draft with its items as seen here a moment ago, if that admits the principal (see ``Journal.recalled``).
 
-    async def settled(
-        self, session: str, who: Principal, verb: str, *, load: bool = False, recall: bool = False
-    ) -> Opened:
+        It refuses nobody: whoever it does not admit is answered by how the session stands now.
+        """
+        opened = self._journal.recalled(session)
+        if opened is None or not may(who, verb, opened.header):
+            return None
+        header = opened.header
+        if header.status is not Status.DRAFT or header.status_at(self._clock.now()) is not Status.DRAFT:
+            return None
+        return opened
+
+    async def settled(self, session: str, who: Principal, verb: str, *, load: bool = False) -> Opened:
         """Enter for a change: a lock that has lapsed is taken down first."""
-        entered = await self.enter(session, who, verb, load=load, recall=recall)
+        entered = await self.enter(session, who, verb, load=load)
         opened = await self._lifecycle.settle(entered)
         return await self._journal.load(session) if entered.loaded and not opened.loaded else opened
 

@@ -155,8 +155,8 @@ class Journal:
         await self._check_newest(head)
         return self._remember(opened)
 
-    async def recall(self, session: str) -> Opened:
-        """A session with its items as seen here within the last half second, else as it stands now.
+    def recalled(self, session: str) -> Opened | None:
+        """A session with its items as seen here within the last half second, None if it was not.
 
         For a writer: what it writes lands only on the step it was decided on, so nothing older is ever built upon,
         and a right that was taken away elsewhere ends within that half second.
@@ -164,7 +164,7 @@ class Journal:
         known = self._opened.get(session)
         if known is not None and known.loaded and known.seen and self._clock.now() - known.seen < _FRESH:
             return known
-        return await self.load(session)
+        return None
 
     async def load(self, session: str) -> Opened:
         """A session's header and items as they stand now."""
