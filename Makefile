@@ -13,7 +13,7 @@ UV := uv>=0.13,<0.14
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: all setup demo test check bench fmt lock build clean help
+.PHONY: all setup demo test check bench kill power machine fmt lock build clean help
 
 all: check test ## checks and tests, as CI runs them (this is plain `make`)
 
@@ -38,13 +38,21 @@ fmt: $(STAMP) ## format, and mend what lint can mend
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# Long runs. Each is one target: it depends on $(STAMP), prints its seed and its counts, passes $(ARGS) on, and runs tests
-# that are marked `slow` and so are no part of `make test`. The pattern:
-#
-#   kill: $(STAMP) ## kill -9 at named steps, 1,000 cycles
-#   	$(BIN)/python -m pytest -m slow tests/faults/test_kill.py $(ARGS)
-#
-# and its name joins .PHONY above.
+# Long runs: the tests that `make test` runs in a shorter form, with fixed seeds. Each prints its seed and its counts; SEED=n
+# repeats a run, and each goes on to pytest with ARGS.
+SEED ?= $(shell date +%s)
+LONG = HOLDFAST_TEST_SEED=$(SEED)
+
+kill: $(STAMP) ## long: kill -9 at named steps of commits (1,000 cycles) and at every step of publishing
+	$(LONG) HOLDFAST_TEST_KILL_CYCLES=1000 HOLDFAST_TEST_PUBLISH_KILLS=0 $(BIN)/python -m pytest -n $(WORKERS) -rP \
+		tests/faults/test_f01_kill.py tests/engine/test_publishing.py tests/sinks/test_kill_publish.py $(ARGS)
+
+power: $(STAMP) ## long: 10,000 power cuts on the simulated disk
+	$(LONG) HOLDFAST_TEST_POWER_CUTS=10000 HOLDFAST_TEST_ENGINE_CUTS=1000 $(BIN)/python -m pytest -n $(WORKERS) -rP \
+		tests/faults/test_f05_power_cut.py tests/faults/test_f05_engine.py $(ARGS)
+
+machine: $(STAMP) ## long: 100,000 random steps by several actors against the model
+	$(LONG) HOLDFAST_TEST_MACHINE_STEPS=100000 $(BIN)/python -m pytest -rP tests/test_machine.py $(ARGS)
 
 lock: $(STAMP) ## bring uv.lock up to date with pyproject.toml
 	$(BIN)/uv lock --no-config

@@ -12,15 +12,15 @@ from holdfast.model.session import Write
 from holdfast.ports.hot import HotStore
 from holdfast.testing.machine import Machine, play
 
-STEPS = int(os.environ.get("HOLDFAST_MACHINE_STEPS", "0"))
+STEPS = int(os.environ.get("HOLDFAST_TEST_MACHINE_STEPS", "0"))
 CI_STEPS = 2_000
 
 
 def test_r06_r07_the_engine_answers_as_the_record_of_plain_dicts_does() -> None:
-    """2,000 steps from a fixed seed; with HOLDFAST_MACHINE_STEPS as many as it says, from a random seed or the one of
-    HOLDFAST_SEED.
+    """2,000 steps from a fixed seed; with HOLDFAST_TEST_MACHINE_STEPS as many as it says, from a random seed or the one of
+    HOLDFAST_TEST_SEED.
     """
-    number = int(os.environ.get("HOLDFAST_SEED", secrets.randbelow(2**32))) if STEPS else None
+    number = int(os.environ.get("HOLDFAST_TEST_SEED", secrets.randbelow(2**32))) if STEPS else None
     print(f"machine seed={'fixed' if number is None else number} steps={STEPS or CI_STEPS}")
     counts = play(Machine, STEPS or CI_STEPS, number=number)
     print(f"machine counts={dict(sorted(counts.items()))}")

@@ -27,7 +27,7 @@ from holdfast.settings import Settings
 ANA = Principal("ana")
 ROOT = Principal("root", roles=frozenset({"admin"}))
 WRITERS = 8
-ROUNDS = int(os.environ.get("HOLDFAST_RACE_ROUNDS", "6"))
+ROUNDS = int(os.environ.get("HOLDFAST_TEST_RACE_ROUNDS", "6"))
 
 
 class Unchecked:

@@ -23,7 +23,7 @@ from holdfast.settings import Settings
 
 ANA = Principal("ana")
 KEYS = ("chunks/a", "chunks/b", "chunks/c")
-ROUNDS = int(os.environ.get("HOLDFAST_ATOMIC_ROUNDS", "60"))
+ROUNDS = int(os.environ.get("HOLDFAST_TEST_ATOMIC_ROUNDS", "60"))
 
 
 def three(text: str) -> list[tuple[str, dict[str, str]]]:

@@ -18,7 +18,7 @@ from holdfast.model.session import Write
 from holdfast.ports.hot import HotStore
 
 ANA, BEN = Principal("ana"), Principal("ben")
-REPLAYS = int(os.environ.get("HOLDFAST_REPLAYS", "300"))
+REPLAYS = int(os.environ.get("HOLDFAST_TEST_REPLAYS", "300"))
 ITEMS = [("chunks/1", {"text": "one two"}), ("chunks/2", {"text": "second"})]
 
 

@@ -20,7 +20,7 @@ from holdfast.ports.hot import HotStore
 
 ANA = Principal("ana")
 WRITERS = 64
-ROUNDS = int(os.environ.get("HOLDFAST_CONFLICT_ROUNDS", "12"))
+ROUNDS = int(os.environ.get("HOLDFAST_TEST_CONFLICT_ROUNDS", "12"))
 
 
 async def start(engine: Engine, count: int = 3) -> str:

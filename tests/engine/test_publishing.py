@@ -29,7 +29,7 @@ from holdfast.testing.clock import ManualClock
 
 ANA, BEN = Principal("ana"), Principal("ben")
 ROOT = Principal("root", roles=frozenset({"admin"}))
-KILLS = int(os.environ.get("HOLDFAST_PUBLISH_KILLS", "36"))  # 0: every step there is, both ways
+KILLS = int(os.environ.get("HOLDFAST_TEST_PUBLISH_KILLS", "36"))  # 0: every step there is, both ways
 ITEMS = [("chunks/1", {"text": "the lamp"}), ("chunks/2", {"text": "the oil"})]
 
 

@@ -22,7 +22,7 @@ from holdfast.settings import Settings
 from holdfast.testing.clock import ManualClock
 
 ANA = Principal("ana")
-EXAMPLES = int(os.environ.get("HOLDFAST_UNDO_EXAMPLES", "15"))
+EXAMPLES = int(os.environ.get("HOLDFAST_TEST_UNDO_EXAMPLES", "15"))
 State = list[tuple[str, str, bytes]]
 
 KEYS = st.sampled_from([f"chunks/{n}" for n in range(5)])
@@ -241,7 +241,7 @@ async def test_a_preview_of_an_undo_and_of_a_redo_is_what_they_do(engine: Engine
 
 async def test_a_thousand_undos_deep_is_as_deep_as_the_history(engine: Engine) -> None:
     session = await start(engine)
-    count = int(os.environ.get("HOLDFAST_UNDO_DEPTH", "250"))
+    count = int(os.environ.get("HOLDFAST_TEST_UNDO_DEPTH", "250"))
     for version in range(1, count + 1):
         await put(engine, session, f"{version}", version)
     for version in range(count + 1, 2 * count + 1):

@@ -14,8 +14,8 @@ import msgspec
 
 from holdfast.testing.killing import Tally
 
-CYCLES = int(os.environ.get("HOLDFAST_KILL_CYCLES", "200"))
-SEED = int(os.environ.get("HOLDFAST_SEED", "20261120"))
+CYCLES = int(os.environ.get("HOLDFAST_TEST_KILL_CYCLES", "200"))
+SEED = int(os.environ.get("HOLDFAST_TEST_SEED", "20261120"))
 WORKERS = 2
 
 

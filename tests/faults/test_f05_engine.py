@@ -25,8 +25,8 @@ from holdfast.ports.sink import Receipt
 from holdfast.settings import Settings
 from holdfast.testing.power import PowerCutDisk
 
-CUTS = int(os.environ.get("HOLDFAST_ENGINE_CUTS", "120"))
-SEED = int(os.environ.get("HOLDFAST_SEED", "20261120"))
+CUTS = int(os.environ.get("HOLDFAST_TEST_ENGINE_CUTS", "120"))
+SEED = int(os.environ.get("HOLDFAST_TEST_SEED", "20261120"))
 KEYS = ("chunks/a", "chunks/b", "chunks/c")
 ANA = Principal(id="ana")
 ADMIN = Principal(id="root", roles=frozenset({"admin"}))

@@ -20,8 +20,8 @@ from holdfast.stores.hot.sqlite import SqliteHotStore
 from holdfast.testing.clock import START, MachineTime
 from holdfast.testing.ledger import Ledger
 
-ROUNDS = int(os.environ.get("HOLDFAST_CLOCK_ROUNDS", "400"))
-SEED = int(os.environ.get("HOLDFAST_SEED", "20261120"))
+ROUNDS = int(os.environ.get("HOLDFAST_TEST_CLOCK_ROUNDS", "400"))
+SEED = int(os.environ.get("HOLDFAST_TEST_SEED", "20261120"))
 HOUR, YEAR = 3_600.0, 31_557_600.0
 
 JUMPS: dict[str, Callable[[MachineTime], None]] = {

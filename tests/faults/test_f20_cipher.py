@@ -31,8 +31,8 @@ from holdfast.model.session import Header, SealedHead, SealedItem, Status
 from holdfast.ports.keys import Keys, KeySource
 from holdfast.testing.clock import START, SeededChance
 
-FLIPS = int(os.environ.get("HOLDFAST_FLIPS", "10000"))
-SEED = int(os.environ.get("HOLDFAST_SEED", "20261120"))
+FLIPS = int(os.environ.get("HOLDFAST_TEST_FLIPS", "10000"))
+SEED = int(os.environ.get("HOLDFAST_TEST_SEED", "20261120"))
 KEY = bytes(range(32))
 
 Opened = Callable[[bytes], Any]
@@ -296,7 +296,7 @@ class RandomNonceCipher(Cipher):
 
 
 def test_s14_no_nonce_repeats_even_when_the_randomness_does() -> None:
-    count = int(os.environ.get("HOLDFAST_NONCES", "100000"))
+    count = int(os.environ.get("HOLDFAST_TEST_NONCES", "100000"))
     found = repeats(Cipher, count)
     print(f"S14 nonces={2 * count} repeats={found} (the same random source, twice)")
     assert found == 0

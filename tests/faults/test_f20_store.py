@@ -31,8 +31,8 @@ from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.model.access import Principal
 from holdfast.settings import Settings
 
-FLIPS = int(os.environ.get("HOLDFAST_STORE_FLIPS", "150"))
-SEED = int(os.environ.get("HOLDFAST_SEED", "20261120"))
+FLIPS = int(os.environ.get("HOLDFAST_TEST_STORE_FLIPS", "150"))
+SEED = int(os.environ.get("HOLDFAST_TEST_SEED", "20261120"))
 
 ANA = Principal(id="ana")
 EVE = Principal(id="eve", tenant="other")

@@ -107,14 +107,13 @@ def test_an_auditor_with_a_role_on_the_session_may_what_the_role_may() -> None:
         } | {"header", "audit", "receipts"}
 
 
-@pytest.mark.parametrize("verb", VERBS)
-@pytest.mark.parametrize("name", [*map(str, Role), "root"])
 @pytest.mark.parametrize("roles", [set(), {"admin"}, {"auditor"}, {"admin", "auditor"}])
-def test_a_session_of_another_tenant_does_not_exist(verb: str, name: str, roles: set[str]) -> None:
-    who = Principal(name, "other", frozenset(roles))
-    assert may(who, verb, SESSION) is False
-    assert may_know(who, SESSION) is False
-    assert role_of(who, SESSION) is None
+def test_a_session_of_another_tenant_does_not_exist(roles: set[str]) -> None:
+    for name in [*map(str, Role), "root"]:
+        who = Principal(name, "other", frozenset(roles))
+        assert not any(may(who, verb, SESSION) for verb in VERBS)
+        assert may_know(who, SESSION) is False
+        assert role_of(who, SESSION) is None
 
 
 def test_a_grant_to_the_owner_takes_nothing_away() -> None:

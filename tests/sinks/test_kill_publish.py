@@ -12,8 +12,8 @@ import pytest
 
 from holdfast.testing.killing import Tally
 
-CYCLES = int(os.environ.get("HOLDFAST_KILL_CYCLES", "200")) // 2
-SEED = int(os.environ.get("HOLDFAST_SEED", "20261120"))
+CYCLES = int(os.environ.get("HOLDFAST_TEST_KILL_CYCLES", "200")) // 2
+SEED = int(os.environ.get("HOLDFAST_TEST_SEED", "20261120"))
 
 
 def run(parent: str, *arguments: str) -> str:
