@@ -15,8 +15,8 @@ from holdfast.engine.draft import DraftView
 from holdfast.engine.editing import Committed, Decide, Decision, Editing, Request, conflicts
 from holdfast.engine.gate import Asked, Gate
 from holdfast.engine.history import History
-from holdfast.engine.journal import Opened
 from holdfast.engine.lifecycle import Lifecycle
+from holdfast.engine.opened import Opened
 from holdfast.engine.sealing import fingerprint
 from holdfast.errors import InvalidChangeError, VersionConflictError, VersionRequiredError
 from holdfast.model.access import Principal

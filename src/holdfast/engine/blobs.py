@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hashlib import blake2b
 
-from holdfast.engine.journal import Opened
+from holdfast.engine.opened import Opened
 from holdfast.engine.sealing import deflate, inflate
 from holdfast.errors import AlreadyExistsError, BlobNotFoundError, TamperedError
 from holdfast.ports.cold import ColdStore

@@ -13,8 +13,9 @@ from msgspec.structs import replace
 
 from holdfast.engine.blobs import Blobs
 from holdfast.engine.editing import Editing
-from holdfast.engine.journal import Journal, Opened, Step
+from holdfast.engine.journal import Journal, Step
 from holdfast.engine.lifecycle import check_title
+from holdfast.engine.opened import Opened
 from holdfast.engine.sealing import KeyRing, fingerprint, framed
 from holdfast.errors import AlreadyExistsError, ChangeIdReusedError, InvalidChangeError, UnknownKindError
 from holdfast.model import order
@@ -161,7 +162,7 @@ class Creating:
             if await self._journal.hot.head(session) is None:
                 continue
             opened = await self._journal.load(session)
-            first = (await self._journal.at(opened, [1]))[1]
+            first = (await self._journal.log.at(opened, [1]))[1]
             if first.header.fingerprint != opened.cipher.request_id(request):
                 raise ChangeIdReusedError(change_id)
             return opened

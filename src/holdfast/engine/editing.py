@@ -15,7 +15,8 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from holdfast.engine.journal import Journal, Opened, Step
+from holdfast.engine.journal import Journal, Step
+from holdfast.engine.opened import Opened
 from holdfast.errors import ChangeIdReusedError, HoldfastError, InvalidItemError, StoreUnavailableError
 from holdfast.model.change import ChangeSet, Conflict, Wanted, apply, net
 from holdfast.model.entry import Entry
@@ -113,7 +114,7 @@ class Editing:
             request = replace(request, fingerprint=opened.cipher.request_id(request.fingerprint))
         for attempt in range(_MOST_TRIES):
             if request.fingerprint and (attempt or opened.header.version != request.expected):
-                first = await self._journal.change(opened, request.change)
+                first = await self._journal.log.change(opened, request.change)
                 if first is not None:
                     return replayed(first, request)
             try:
@@ -135,7 +136,7 @@ class Editing:
                 if newest is not None:
                     opened = newest
                     continue
-                first = await self._journal.change(opened, request.change) if request.fingerprint else None
+                first = await self._journal.log.change(opened, request.change) if request.fingerprint else None
                 if first is not None:
                     return replayed(first, request)
                 header = opened.header

@@ -21,10 +21,11 @@ from holdfast.engine.editing import Committed, Decision, Editing
 from holdfast.engine.feed import Feed, FeedPage
 from holdfast.engine.gate import Gate
 from holdfast.engine.history import History
-from holdfast.engine.journal import Journal, Opened
+from holdfast.engine.journal import Journal
 from holdfast.engine.labels import Label, Labels
 from holdfast.engine.leasing import Leasing
 from holdfast.engine.lifecycle import Lifecycle
+from holdfast.engine.opened import Opened
 from holdfast.engine.publishing import Preview, Progress, Publishing
 from holdfast.engine.retention import Retaining, Swept
 from holdfast.engine.rotation import KeyIds, Rotated, Rotation
@@ -246,7 +247,7 @@ class Engine:
             opened = await self._gate.enter(session_id, who, "export", load=True, gone=True)
             asked.done(opened.header.version)
             entries: list[Entry] = []
-            while page := await self._journal.entries(opened, after=len(entries), limit=_MOST_PER_PAGE):
+            while page := await self._journal.log.entries(opened, after=len(entries), limit=_MOST_PER_PAGE):
                 entries += page
             whole = {
                 "format": "holdfast-session-1",

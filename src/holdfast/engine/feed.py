@@ -7,7 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import msgspec
 
-from holdfast.engine.journal import Journal, Opened
+from holdfast.engine.journal import Journal
+from holdfast.engine.opened import Opened
 from holdfast.model.cursor import FeedCursor, read_feed_cursor, write_cursor
 from holdfast.model.entry import Entry
 
@@ -40,7 +41,7 @@ class Feed:
         cursor = FeedCursor(0, b"") if after is None else read_feed_cursor(after)
         if not 0 <= cursor.step < header.step:
             return FeedPage((), here, reload=(cursor.step, cursor.digest) != (header.step, header.digest))
-        entries = await self._journal.entries(opened, after=cursor.step, limit=limit)
+        entries = await self._journal.log.entries(opened, after=cursor.step, limit=limit)
         first = entries[0] if entries else None
         if first is None or first.step != cursor.step + 1 or (cursor.step and first.header.parent != cursor.digest):
             return FeedPage((), here, reload=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 from types import TracebackType
 
 from holdfast.engine.audit import Audit
-from holdfast.engine.journal import Journal, Opened
+from holdfast.engine.journal import Journal
 from holdfast.engine.lifecycle import Lifecycle
+from holdfast.engine.opened import Opened
 from holdfast.errors import (
     HoldfastError,
     IntegrityError,

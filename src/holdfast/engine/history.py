@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 
 from holdfast.engine.editing import Decision, Stack
-from holdfast.engine.journal import Journal, Opened
+from holdfast.engine.journal import Journal
+from holdfast.engine.opened import Opened
 from holdfast.errors import NothingToUndoError, VersionNotFoundError
 from holdfast.model.change import Before, Wanted, first_before, invert
 from holdfast.model.difference import Difference, differences
@@ -95,14 +96,14 @@ class History:
     async def page(self, opened: Opened, *, before: int | None, limit: int) -> list[Entry]:
         """Entries of the log, newest first, below a step."""
         latest = opened.header.step + 1
-        return await self._journal.recent(opened, before=min(before or latest, latest), limit=limit)
+        return await self._journal.log.recent(opened, before=min(before or latest, latest), limit=limit)
 
     async def _inverse(self, opened: Opened, top: int, *, grouped: bool) -> tuple[Wanted, int]:
-        entry = (await self._journal.at(opened, [top]))[top]
+        entry = (await self._journal.log.at(opened, [top]))[top]
         taken = [entry]
         while grouped and entry.header.group is not None and entry.header.beneath:
             beneath = entry.header.beneath
-            below = (await self._journal.at(opened, [beneath]))[beneath]
+            below = (await self._journal.log.at(opened, [beneath]))[beneath]
             if below.header.group != entry.header.group:
                 break
             taken.append(below)
@@ -123,10 +124,10 @@ class History:
             else:
                 missing.append((key, was.written))
         if missing:
-            known |= await self._journal.bodies(opened, missing)
+            known |= await self._journal.log.bodies(opened, missing)
         return invert(befores, lambda key, written: known[key, written])
 
     async def _touched_since(self, opened: Opened, version: int) -> dict[str, Before | None]:
         self.check_version(opened, version)
-        commits = await self._journal.since(opened, version)
+        commits = await self._journal.log.since(opened, version)
         return first_before(entry.changes for entry in commits)

@@ -4,97 +4,36 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
+from holdfast.engine.log import Log
+from holdfast.engine.opened import Opened
 from holdfast.engine.sealing import (
     MOST_SEALED,
     Cipher,
     KeyRing,
-    decode_entry,
     encode_entry,
     open_head,
     open_item,
-    open_payload,
     seal_head,
     seal_item,
     seal_payload,
 )
 from holdfast.errors import LimitExceededError, SessionGoneError, SessionNotFoundError, TamperedError, UnreadableError
 from holdfast.model.change import ChangeSet
-from holdfast.model.entry import GENESIS, Entry, EntryHeader, SealedEntry, entry_digest
+from holdfast.model.entry import GENESIS, EntryHeader, SealedEntry, entry_digest
 from holdfast.model.item import Item
-from holdfast.model.session import GONE, Header, SealedHead, SealedItem, Session, Write
+from holdfast.model.session import GONE, Header, SealedHead, SealedItem, Write
 from holdfast.ports.clock import Chance, Clock
 from holdfast.ports.hot import HotStore
 from holdfast.ports.warm import WarmStore
 
-_PAGE = 256
 _FRESH = timedelta(seconds=0.5)
-
-
-class Opened:
-    """A session as this process last saw it. Never altered: what follows it is another one.
-
-    Its items and notes are there only once somebody needed them: ``loaded`` tells. Notes are a session's own
-    records outside its history, such as labels and receipts.
-    """
-
-    __slots__ = ("_items", "_notes", "cipher", "due", "header", "key", "seen")
-
-    def __init__(
-        self,
-        header: Header,
-        cipher: Cipher,
-        key: bytes,
-        due: float | None,
-        items: dict[str, Item] | None = None,
-        notes: dict[str, Item] | None = None,
-    ) -> None:
-        self.header, self.cipher, self.key, self.due = header, cipher, key, due
-        self._items, self._notes = items, notes
-        self.seen: datetime | None = None  # when the store last said that it stands so
-
-    @property
-    def loaded(self) -> bool:
-        return self._items is not None
-
-    @property
-    def items(self) -> dict[str, Item]:
-        if self._items is None:
-            raise LookupError(f"the items of session {self.header.id} are not loaded")
-        return self._items
-
-    @property
-    def notes(self) -> dict[str, Item]:
-        if self._notes is None:
-            raise LookupError(f"the notes of session {self.header.id} are not loaded")
-        return self._notes
-
-    @property
-    def session(self) -> Session:
-        return Session(self.header, self.items)
-
-    def follow(
-        self, header: Header, due: float | None, items: dict[str, Item] | None, notes: dict[str, Item] | None
-    ) -> Opened:
-        """The session after a write; what the write did not touch (None) is as it was."""
-        return Opened(
-            header,
-            self.cipher,
-            self.key,
-            due,
-            self._items if items is None else items,
-            self._notes if notes is None else notes,
-        )
-
-    def again(self, head: SealedHead) -> Opened:
-        """The same session from a head that differs in its data key's wrapping alone."""
-        return Opened(self.header, self.cipher, head.key or b"", head.due, self._items, self._notes)
 
 
 class Step(msgspec.Struct, frozen=True):
@@ -129,6 +68,7 @@ class Journal:
         self, hot: HotStore, warm: WarmStore, ring: KeyRing, clock: Clock, chance: Chance, *, keep: int, keep_bytes: int
     ) -> None:
         self.hot, self.warm, self.ring = hot, warm, ring
+        self.log = Log(hot, warm)
         self._clock, self._chance = clock, chance
         self._opened: OrderedDict[str, Opened] = OrderedDict()
         self._keep, self._keep_bytes, self._bytes = keep, keep_bytes, 0
@@ -152,7 +92,7 @@ class Journal:
             known.seen = self._clock.now()
             return known
         opened = self._unseal(head, known)
-        await self._check_newest(head)
+        await self.log.check_newest(head)
         return self._remember(opened)
 
     def recalled(self, session: str) -> Opened | None:
@@ -295,80 +235,6 @@ class Journal:
                 sealed.append(row)
         return sealed, notes, root.to_bytes(32, "big")
 
-    # -- the log -------------------------------------------------------------------------------------------------------
-
-    async def entries(self, opened: Opened, *, after: int, limit: int) -> list[Entry]:
-        """Entries beyond a step, in order: from the hot tier, or from the warm one where the hot has let them go."""
-        session = opened.header.id
-        sealed = await self.hot.entries(session, after=after, limit=limit)
-        if after < opened.header.step and (not sealed or sealed[0].step != after + 1):
-            sealed = await self.warm.entries(session, after=after, limit=limit)
-        expected = min(limit, max(0, opened.header.step - after))
-        return self._linked(opened, sealed, after + 1, expected)
-
-    async def recent(self, opened: Opened, *, before: int, limit: int) -> list[Entry]:
-        """Entries below a step, newest first."""
-        session = opened.header.id
-        sealed = await self.hot.recent(session, before=before, limit=limit)
-        missing = min(before, opened.header.step + 1) - 1 - len(sealed)
-        if len(sealed) < limit and missing > 0:
-            first = max(0, missing - (limit - len(sealed)))
-            older = await self.warm.entries(session, after=first, limit=missing - first)
-            sealed += reversed(older)
-        below = min(before, opened.header.step + 1)
-        expected = min(limit, max(0, below - 1))
-        return self._linked(opened, sealed[::-1], below - expected, expected)[::-1]
-
-    async def since(self, opened: Opened, version: int) -> list[Entry]:
-        """The commits that made the versions above one, in order."""
-        commits: list[Entry] = []
-        before = opened.header.step + 1
-        limit = min(_PAGE, opened.header.version - version + 4)
-        while before > 1:
-            page = await self.recent(opened, before=before, limit=limit)
-            if not page:
-                break
-            for entry in page:
-                if entry.version <= version:
-                    return commits[::-1]
-                if entry.commit:
-                    commits.append(entry)
-            before, limit = page[-1].step, _PAGE
-        return commits[::-1]
-
-    async def headers(self, session: str, *, after: int, limit: int) -> list[EntryHeader]:
-        """Who did what, when, beyond a step: what is left of a log whose content is gone."""
-        sealed = await self.warm.entries(session, after=after, limit=limit)
-        return [decode_entry(entry.header, f"step {entry.step} of session {session}") for entry in sealed]
-
-    async def at(self, opened: Opened, steps: Iterable[int]) -> dict[int, Entry]:
-        """The entries at some steps; ``TamperedError`` if one is missing."""
-        wanted = list(dict.fromkeys(steps))
-        found = await self.hot.at(opened.header.id, wanted)
-        missing = [step for step in wanted if step not in found]
-        if missing:
-            found |= await self.warm.at(opened.header.id, missing)
-        if len(found) < len(wanted):
-            raise TamperedError(f"the log of session {opened.header.id}")
-        return {step: self._entry(opened, entry) for step, entry in found.items()}
-
-    async def change(self, opened: Opened, change: str) -> Entry | None:
-        """The entry of a change id, None if there is none."""
-        sealed = await self.hot.change(opened.header.id, change)
-        return None if sealed is None else self._entry(opened, sealed)
-
-    async def bodies(self, opened: Opened, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], bytes]:
-        """The bodies of items as they were written at steps of the log."""
-        wanted = list(places)
-        entries = await self.at(opened, (step for _, step in wanted))
-        bodies = {}
-        for key, step in wanted:
-            raw = next((change.body for change in entries[step].changes if change.key == key), None)
-            if raw is None:
-                raise TamperedError(f"the log of session {opened.header.id}")
-            bodies[key, step] = bytes(raw)
-        return bodies
-
     def watch(self, session: str) -> asyncio.Event:
         """An event that is set whenever this process appends to the session; give it back with ``unwatch``."""
         event = asyncio.Event()
@@ -410,41 +276,6 @@ class Journal:
         if root.to_bytes(32, "big") != opened.header.root:
             raise TamperedError(f"the items of session {opened.header.id}")
         return items, notes
-
-    def _linked(self, opened: Opened, sealed: Sequence[SealedEntry], first: int, least: int) -> list[Entry]:
-        """A run of the log from a step on, checked link by link; ``TamperedError`` if an entry is missing or is
-        another's.
-        """
-        header, parent = opened.header, GENESIS if first == 1 else None
-        if len(sealed) < least:
-            raise TamperedError(f"the log of session {header.id}")
-        entries = []
-        for step, row in enumerate(sealed, first):
-            entry = self._entry(opened, row)
-            linked = entry.step == step and entry_digest(row.header, row.payload) == row.digest
-            if not linked or (parent is not None and entry.header.parent != parent):
-                raise TamperedError(f"step {step} of session {header.id}")
-            if step == header.step and row.digest != header.digest:
-                raise TamperedError(f"step {step} of session {header.id}")
-            parent = row.digest
-            entries.append(entry)
-        return entries
-
-    async def _check_newest(self, head: SealedHead) -> None:
-        """Raise ``TamperedError`` if the log goes on behind a head: an old one was put back."""
-        if await self.hot.entries(head.id, after=head.step, limit=1):
-            again = await self.hot.head(head.id)
-            if again is None or again.step == head.step:
-                raise TamperedError(f"session {head.id}")
-
-    def _entry(self, opened: Opened, sealed: SealedEntry) -> Entry:
-        what = f"step {sealed.step} of session {opened.header.id}"
-        header = decode_entry(sealed.header, what)
-        told = (header.step, header.version, header.commit, header.change)
-        if told != (sealed.step, sealed.version, sealed.commit, sealed.change):
-            raise TamperedError(what)
-        payload = open_payload(opened.cipher, sealed.header, sealed.payload, what)
-        return Entry(sealed.session, header, payload, sealed.digest, sealed.commit)
 
     def _remember(self, opened: Opened, now: datetime | None = None) -> Opened:
         """Keep a session at hand, newest use last, within the bounds on count and bytes."""

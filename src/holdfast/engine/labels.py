@@ -8,8 +8,8 @@ import msgspec
 from msgspec.structs import replace
 
 from holdfast.engine.history import History
-from holdfast.engine.journal import Opened
 from holdfast.engine.lifecycle import Lifecycle, Turn
+from holdfast.engine.opened import Opened
 from holdfast.errors import InvalidChangeError, LabelNotFoundError
 from holdfast.model.limits import Limits, check_limit
 from holdfast.ports.clock import Clock

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from holdfast.engine.journal import Opened
 from holdfast.engine.lifecycle import Lifecycle
+from holdfast.engine.opened import Opened
 from holdfast.errors import InvalidChangeError, SessionNotFoundError
 from holdfast.model.lease import Lease
 from holdfast.model.text import check_text

@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from holdfast.engine.journal import Journal, Opened, Step
+from holdfast.engine.journal import Journal, Step
+from holdfast.engine.opened import Opened
 from holdfast.errors import (
     InvalidChangeError,
     LockHeldError,

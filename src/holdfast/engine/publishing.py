@@ -19,9 +19,10 @@ from msgspec.structs import replace
 from holdfast.engine.blobs import Blobs
 from holdfast.engine.creating import Start
 from holdfast.engine.editing import Editing
-from holdfast.engine.journal import Journal, Opened
+from holdfast.engine.journal import Journal
 from holdfast.engine.labels import Labels
 from holdfast.engine.lifecycle import Lifecycle, Turn
+from holdfast.engine.opened import Opened
 from holdfast.engine.sealing import framed
 from holdfast.errors import (
     HoldfastError,

@@ -11,8 +11,9 @@ import msgspec
 from msgspec.structs import replace
 
 from holdfast.engine.blobs import Blobs
-from holdfast.engine.journal import Journal, Opened
+from holdfast.engine.journal import Journal
 from holdfast.engine.lifecycle import Lifecycle, Turn, gone
+from holdfast.engine.opened import Opened
 from holdfast.errors import HoldfastError, InvalidChangeError, LimitExceededError, SessionGoneError
 from holdfast.model.access import SYSTEM
 from holdfast.model.retention import warning_times

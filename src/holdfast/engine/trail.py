@@ -41,7 +41,7 @@ class Trail:
             await self._gate.enter(session, who, "audit", gone=True)
         lines: list[AuditLine] = []
         after = 0
-        while page := await self._journal.headers(session, after=after, limit=_PAGE):
+        while page := await self._journal.log.headers(session, after=after, limit=_PAGE):
             for entry in page:
                 lines.append(AuditLine(entry.at, entry.actor, who.tenant, entry.operation, session, entry.version))
             after = page[-1].step

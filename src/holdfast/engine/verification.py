@@ -8,7 +8,8 @@ import msgspec
 
 from holdfast.engine.audit import Audit
 from holdfast.engine.blobs import Blobs
-from holdfast.engine.journal import Journal, Opened
+from holdfast.engine.journal import Journal
+from holdfast.engine.opened import Opened
 from holdfast.engine.sealing import decode_entry
 from holdfast.errors import HoldfastError, SessionGoneError, TamperedError
 from holdfast.model.change import apply
@@ -68,7 +69,7 @@ class Verification:
         head = hot or warm
         entries = await self._chain(head, problems)
         if head.key is None and head.status in GONE:
-            last = (await self._journal.headers(session, after=head.step - 1, limit=1))[-1:]
+            last = (await self._journal.log.headers(session, after=head.step - 1, limit=1))[-1:]
             if not last or last[0].operation != "purge":
                 problems.append(
                     Problem("log-chain", "its key is destroyed as if it were purged, and its log knows nothing")
@@ -115,7 +116,7 @@ class Verification:
         after = 0
         try:
             while True:
-                page = await self._journal.entries(opened, after=after, limit=_PAGE)
+                page = await self._journal.log.entries(opened, after=after, limit=_PAGE)
                 for entry in page:
                     apply(items, entry.changes, entry.version, entry.step)
                     after = entry.step
