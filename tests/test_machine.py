@@ -17,8 +17,8 @@ CI_STEPS = 2_000
 
 
 def test_r06_r07_the_engine_answers_as_the_record_of_plain_dicts_does() -> None:
-    """2,000 steps from a fixed seed; with HOLDFAST_TEST_MACHINE_STEPS as many as it says, from a random seed or the one of
-    HOLDFAST_TEST_SEED.
+    """2,000 steps from a fixed seed; with HOLDFAST_TEST_MACHINE_STEPS as many as it says, from a random seed or the
+    one of HOLDFAST_TEST_SEED.
     """
     number = int(os.environ.get("HOLDFAST_TEST_SEED", secrets.randbelow(2**32))) if STEPS else None
     print(f"machine seed={'fixed' if number is None else number} steps={STEPS or CI_STEPS}")

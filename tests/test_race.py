@@ -106,7 +106,19 @@ async def count(engine: Engine, session: str, number: int, version: int, answers
     acknowledged = [(n, int(answer[1])) for n, answer in enumerate(answers) if answer[0] == "saved"]
     refused = sum(answer[0] == "conflict" for answer in answers)
     log = await engine.history(session, ANA, limit=1000)
-    there = {(entry.header.change, entry.version) for entry in log if entry.version > version}
+    texts = {item.key: item.body["text"] for item in (await engine.read(session, ANA)).items}
+    newest: dict[str, str] = {}  # the last that changed each item: what it wrote must stand there
+    for entry in log:
+        for change in entry.changes:
+            newest.setdefault(change.key, entry.header.change)
+    there = {
+        (entry.header.change, entry.version)
+        for entry in log
+        if entry.version > version
+        and all(
+            texts[one.key] == entry.header.change or newest[one.key] != entry.header.change for one in entry.changes
+        )
+    }
     survived = sum((f"round {number} writer {n}", at) in there for n, at in acknowledged)
     return Round(len(acknowledged), survived, len({at for _, at in acknowledged}), refused)
 

@@ -12,8 +12,8 @@ from holdfast.embedders import load_embedder
 from holdfast.engine.clock import SteadyClock, SystemChance
 from holdfast.engine.engine import Engine, Policy
 from holdfast.engine.sealing import KeyRing
-from holdfast.errors import ConfigurationError, HoldfastError
-from holdfast.kinds import KINDS, kinds
+from holdfast.errors import ConfigurationError
+from holdfast.kinds import KINDS, kinds, load_kind
 from holdfast.model.access import SYSTEM, Principal
 from holdfast.ports.clock import Chance, Clock
 from holdfast.ports.cold import ColdStore
@@ -90,7 +90,7 @@ class Sinks:
         self._opened: dict[str, Sink] = {}
 
     def __call__(self, kind: str) -> Sink:
-        name = kinds()[kind].sink
+        name = load_kind(kind).sink
         if name not in self._opened:
             urls = self._settings.sink_urls
             if name not in urls:
@@ -144,7 +144,7 @@ async def _sweep(engine: Engine, seconds: float) -> None:
     """Sweep for ever, for every tenant; a store that does not answer is tried again the next time."""
     who = Principal(SYSTEM, roles=frozenset({"admin"}))
     while True:
-        with contextlib.suppress(HoldfastError):
+        with contextlib.suppress(Exception):  # the next round comes whatever this one met
             await engine.sweep(who)
         await asyncio.sleep(seconds)
 

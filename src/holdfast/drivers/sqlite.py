@@ -36,6 +36,7 @@ _CACHE_KIB = 16_384
 _PAGE_BYTES = 8_192  # a log row of 1 KB takes less room than in pages of 4 KiB, and no longer to write
 _CHECKPOINT_PAGES = 500
 _QUICK = 0.002  # seconds that a commit may keep the event loop waiting, on the average of late (no data depends on it)
+_SLOW = 0.02  # seconds; one commit that takes this long is enough
 _OF_LATE = 16
 _WARY = 64  # writes that the thread is given once they take longer
 _OF_ONE_JOB = (apsw.ConstraintError, apsw.MismatchError, apsw.RangeError, apsw.SQLError, apsw.TooBigError)
@@ -202,9 +203,9 @@ class SqliteFile:
             done = self._commit(turn, patient=False)
             with contextlib.suppress(apsw.Error):
                 self._writer.set_busy_timeout(_BUSY_MILLISECONDS)
-            took = min(time.perf_counter() - start, 4 * _QUICK)  # one that was very slow says no more than a slow one
+            took = time.perf_counter() - start
             self._taking += (took - self._taking) / _OF_LATE
-            if self._taking > _QUICK:
+            if self._taking > _QUICK or took > _SLOW:
                 self._wary, self._taking = _WARY, _QUICK / 2
         finally:
             self._using.release()

@@ -39,14 +39,16 @@ class Audit:
 
     def __init__(self, warm: WarmStore, ring: KeyRing, clock: Clock, chance: Chance) -> None:
         self._warm, self._ring, self._clock, self._chance = warm, ring, clock, chance
-        self._counts: dict[tuple[str, str, str, str, int, str], int] = {}
+        self._counts: dict[tuple[str, str, str, str, int, str, str], int] = {}
         self._timer: asyncio.Task[None] | None = None
         self._writing, self._full = asyncio.Lock(), asyncio.Event()
         self.lost = 0
 
-    def note(self, who: Principal, verb: str, session: str = "", version: int = 0, outcome: str = "ok") -> None:
+    def note(
+        self, who: Principal, verb: str, session: str = "", version: int = 0, outcome: str = "ok", proof: str = ""
+    ) -> None:
         """Take a line down; it is written within a second."""
-        line = (who.tenant, who.id, _fit(verb), _fit(session), version, outcome)
+        line = (who.tenant, who.id, _fit(verb), _fit(session), version, outcome, proof)
         self._counts[line] = self._counts.get(line, 0) + 1
         if self._timer is None:
             self._timer = asyncio.get_running_loop().create_task(self._later())
@@ -63,18 +65,18 @@ class Audit:
                 return
             now = self._clock.now()
             by_tenant: dict[str, list[AuditLine]] = {}
-            for (tenant, actor, verb, session, version, outcome), count in counts.items():
-                line = AuditLine(now, actor, tenant, verb, session, version, outcome, count)
+            for (tenant, actor, verb, session, version, outcome, proof), count in counts.items():
+                line = AuditLine(now, actor, tenant, verb, session, version, outcome, count, proof)
                 by_tenant.setdefault(tenant, []).append(line)
             for tenant, lines in by_tenant.items():
                 try:
                     await self._append(tenant, lines)
                 except HoldfastError:
-                    self.lost += len(lines)
-                    if len(self._counts) < _MOST:  # keep them for the next try while there is room
-                        self.lost -= len(lines)
+                    if len(self._counts) >= _MOST:
+                        self.lost += len(lines)
+                    else:  # kept for the next try while there is room
                         for line in lines:
-                            kept = (tenant, line.actor, line.verb, line.session, line.version, line.outcome)
+                            kept = (tenant, line.actor, line.verb, line.session, line.version, line.outcome, line.proof)
                             self._counts[kept] = self._counts.get(kept, 0) + line.count
 
     async def close(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from base64 import urlsafe_b64encode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import TracebackType
 from typing import Any
 
@@ -73,7 +73,9 @@ class Authoring:
             except msgspec.ValidationError as error:
                 raise InvalidChangeError(f"{ask.verb}: {error}") from None
         asked = fingerprint(ask.verb, typed) if ask.change_id else b""
-        async with Edit(self, ask, versioned=not declared.commutative, asked=asked) as draft:
+        if ask.expected is None and declared.commutative:
+            return await self._apply(ask, lambda draft: declared.run(draft, typed), asked)
+        async with Edit(self, ask, asked) as draft:
             with self._gate.asked(ask.who, ask.verb, ask.session):
                 declared.run(draft, typed)
         return draft.result
@@ -95,17 +97,17 @@ class Authoring:
 
             return await self._commit(ask, opened, request, strict, noted)
 
-    async def begin(self, ask: Ask, *, versioned: bool) -> tuple[Opened, Request, DraftView]:
+    async def begin(self, ask: Ask) -> tuple[Opened, Request, DraftView]:
         """The draft an author works on: the state of the version the author saw."""
         with self._gate.asked(ask.who, ask.verb, ask.session):
-            if ask.expected is None and versioned:
+            if ask.expected is None:
                 raise VersionRequiredError(ask.verb)
             request = self.request(ask)
             opened = self._gate.recalled(ask.session, ask.who, "edit")
-            if opened is None or (ask.expected is not None and ask.expected != opened.header.version):
+            if opened is None or ask.expected != opened.header.version:
                 opened = await self._gate.settled(ask.session, ask.who, "edit", load=True)
             base: Mapping[str, Item] = opened.items
-            if ask.expected is not None and ask.expected != opened.header.version:
+            if ask.expected != opened.header.version:
                 if not 0 <= ask.expected <= opened.header.version:
                     raise VersionConflictError(ask.session, ask.expected, opened.header.version)
                 base = await self._history.as_of(opened, ask.expected)
@@ -118,16 +120,16 @@ class Authoring:
 
         async def decide(now: Opened) -> Decision:
             version = now.header.version
-            if ask.expected is None or ask.expected == version:
+            if request.expected is None or request.expected == version:
                 return Decision(draft.wanted)
-            theirs = await self._history.touched_since(now, ask.expected)
+            theirs = await self._history.touched_since(now, request.expected)
             mine = draft.reads | draft.wanted.keys()
             clashing = {key for key in theirs if key in mine or key.partition("/")[0] in draft.collections}
             if ask.rebase and not clashing:
                 return Decision(draft.wanted)
             keys = clashing if ask.rebase else clashing | draft.wanted.keys()
             found = conflicts(draft.base, now.items, draft.wanted, keys)
-            raise VersionConflictError(ask.session, ask.expected, version, found)
+            raise VersionConflictError(ask.session, request.expected, version, found)
 
         with self._gate.asked(ask.who, ask.verb, ask.session) as noted:
             return await self._commit(ask, opened, request, decide, noted)
@@ -139,6 +141,19 @@ class Authoring:
                 check_text(what, name, most=_MOST_NAME)
         change = ask.change_id or urlsafe_b64encode(self._chance.bytes(16))[:22].decode()
         return Request(ask.verb, ask.who.id, change, b"", ask.expected, ask.group, ask.fence)
+
+    async def _apply(self, ask: Ask, run: Callable[[DraftView], None], asked: bytes) -> Committed:
+        """Commit what may be sent without a version: run on whichever state it lands on, and again if that moves."""
+        with self._gate.asked(ask.who, ask.verb, ask.session) as noted:
+            request = replace(self.request(ask), fingerprint=asked)
+            opened = await self._gate.settled(ask.session, ask.who, "edit", load=True)
+
+            async def decide(now: Opened) -> Decision:
+                draft = DraftView(now.items, self._limits, request.change)
+                run(draft)
+                return Decision(draft.wanted)
+
+            return await self._commit(ask, opened, request, decide, noted)
 
     async def _commit(self, ask: Ask, opened: Opened, request: Request, decide: Decide, noted: Asked) -> Committed:
         def check(header: Header) -> None:  # asked again for each state the commit is tried on
@@ -157,14 +172,14 @@ class Edit:
     An exception rolls everything back.
     """
 
-    __slots__ = ("_ask", "_asked", "_authoring", "_draft", "_opened", "_request", "_versioned")
+    __slots__ = ("_ask", "_asked", "_authoring", "_draft", "_opened", "_request")
 
-    def __init__(self, authoring: Authoring, ask: Ask, *, versioned: bool = True, asked: bytes | None = None) -> None:
-        self._authoring, self._ask, self._versioned = authoring, ask, versioned
+    def __init__(self, authoring: Authoring, ask: Ask, asked: bytes | None = None) -> None:
+        self._authoring, self._ask = authoring, ask
         self._asked = asked  # what tells a resend; None: the changes themselves
 
     async def __aenter__(self) -> DraftView:
-        begun = await self._authoring.begin(self._ask, versioned=self._versioned)
+        begun = await self._authoring.begin(self._ask)
         self._opened, self._request, self._draft = begun
         return self._draft
 

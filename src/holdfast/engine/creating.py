@@ -38,7 +38,7 @@ class Start(msgspec.Struct, frozen=True):
     Attributes:
         items: keys and bodies, in order.
         target: what it will be published as, within the tenant; None for a name of its own.
-        parent: the session whose publication it goes on from.
+        parent: the session whose publication it goes on from; origin: the one whose target that was.
         blob: the source document, kept in the cold tier.
     """
 
@@ -48,6 +48,7 @@ class Start(msgspec.Struct, frozen=True):
     retention: Retention
     target: str | None = None
     parent: str | None = None
+    origin: str | None = None
     source: Mapping[str, Any] = {}
     blob: bytes | None = None
 
@@ -113,6 +114,7 @@ class Creating:
             expiring_since=None if expires is None else now,
             target=f"{who.tenant}/{start.target or session}",
             parent=start.parent,
+            origin=start.origin,
             source=dict(start.source),
         )
         opened = self._journal.begin(header)

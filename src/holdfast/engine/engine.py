@@ -99,12 +99,12 @@ class Engine:
         self._gate = gate = Gate(journal, lifecycle, audit, clock)
         self._catalogue = Catalogue(warm, gate)
         self._labels = Labels(lifecycle, history, clock, limits)
+        self._leasing = Leasing(hot, lifecycle, clock, policy.lease)
         self._authoring = Authoring(gate, editing, history, lifecycle, kinds, limits, chance)
         longest = policy.retention.maximum
         self._creating = Creating(journal, editing, blobs, ring, kinds, limits, clock, chance, longest=longest)
         self._feed = Feed(journal)
-        self._leasing = Leasing(hot, lifecycle, clock, policy.lease)
-        self._retaining = Retaining(journal, lifecycle, blobs, clock, policy.grace)
+        self._retaining = Retaining(journal, lifecycle, blobs, audit, clock, policy.grace)
         self._publishing = Publishing(
             journal,
             lifecycle,

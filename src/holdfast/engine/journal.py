@@ -143,7 +143,9 @@ class Journal:
         """A session that is not stored yet, with a data key of its own: its first ``append`` creates it."""
         data_key = self._chance.bytes(32)
         cipher = Cipher(data_key, header.tenant, header.id, self._chance)
-        return Opened(header, cipher, self.ring.wrap(data_key, header.tenant, header.id), None, {}, {})
+        opened = Opened(header, cipher, self.ring.wrap(data_key, header.tenant, header.id), None, {}, {})
+        opened.data_key = data_key
+        return opened
 
     async def append(self, opened: Opened, step: Step, *, quota: int | None = None) -> Opened | None:
         """Write the next entry of a session; None if it has moved on since it was opened, and nothing was written."""
@@ -191,11 +193,10 @@ class Journal:
         )
         if not await self.hot.write(write, now=now):
             return None
-        if was.step == 0:
-            renewed = self.ring.renewed(opened.key, was.tenant, was.id)
-            if renewed is not None:  # the keys were rotated between wrapping and landing
-                await self.hot.rewrap(was.id, old=opened.key, new=renewed)
-                return await self.load(was.id)
+        if opened.data_key is not None and self.ring.is_stale(opened.key):
+            # The keys were rotated between wrapping and landing, and the one it is under may be gone already.
+            await self.hot.rewrap(was.id, old=opened.key, new=self.ring.wrap(opened.data_key, was.tenant, was.id))
+            return await self.load(was.id)
         following = opened.follow(header, due, step.items, notes)
         self._remember(following, now)
         for watcher in self._watchers.get(was.id, ()):

@@ -64,8 +64,14 @@ class Log:
 
     async def headers(self, session: str, *, after: int, limit: int) -> list[EntryHeader]:
         """Who did what, when, beyond a step: what is left of a log whose content is gone."""
-        sealed = await self._warm.entries(session, after=after, limit=limit)
-        return [decode_entry(entry.header, f"step {entry.step} of session {session}") for entry in sealed]
+        found = []
+        for entry in await self._warm.entries(session, after=after, limit=limit):
+            what = f"step {entry.step} of session {session}"
+            whole = entry_digest(entry.header, entry.payload), entry_digest(entry.header, entry.payload, purged=True)
+            if entry.digest not in whole:
+                raise TamperedError(what)
+            found.append(decode_entry(entry.header, what))
+        return found
 
     async def at(self, opened: Opened, steps: Iterable[int]) -> dict[int, Entry]:
         """The entries at some steps; ``TamperedError`` if one is missing."""

@@ -10,13 +10,13 @@ from holdfast.model.session import Header, SealedHead, Session
 
 
 class Opened:
-    """A session as this process last saw it. Never altered: what follows it is another one.
+    """A session as this process last saw it. Its state is never altered: what follows it is another one.
 
     Its items and notes are there only once somebody needed them: ``loaded`` tells. Notes are a session's own
     records outside its history, such as labels and receipts.
     """
 
-    __slots__ = ("_items", "_notes", "cipher", "due", "header", "key", "seen")
+    __slots__ = ("_items", "_notes", "cipher", "data_key", "due", "header", "key", "seen")
 
     def __init__(
         self,
@@ -29,6 +29,7 @@ class Opened:
     ) -> None:
         self.header, self.cipher, self.key, self.due = header, cipher, key, due
         self._items, self._notes = items, notes
+        self.data_key: bytes | None = None  # only of a session that is not stored yet
         self.seen: datetime | None = None  # when the store last said that it stands so
 
     @property

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
@@ -167,12 +167,18 @@ class Publishing:
         return await self.preview(await self._journal.load(opened.header.id), actor, seconds)
 
     async def check_target(self, opened: Opened, who: Principal) -> None:
-        """Raise unless this principal may replace what is live: it may publish the session that published it."""
+        """Raise unless this principal may replace what is live.
+
+        The right is the target's, whoever published there last: it asks for the right to publish the session that the
+        target was first of.
+        """
         live = await self.sink(opened.header).live(opened.header.target)
-        if live is None or live.session in (opened.header.id, opened.header.parent) or "admin" in who.roles:
+        if live is None or live.session == opened.header.id or "admin" in who.roles:
             return
         try:
             other = await self._journal.open(live.session)
+            if other.header.origin is not None:
+                other = await self._journal.open(other.header.origin)
         except NotFoundError:  # nobody is left to ask but who published it
             if live.actor == who.id:
                 return
@@ -301,6 +307,7 @@ class Publishing:
             header.retention,
             header.target.partition("/")[2],
             parent=header.id,
+            origin=header.origin or header.id,
             source={"name": header.source.get("name", ""), "from": header.id, "version": bundle.version},
         )
 
@@ -368,10 +375,13 @@ class Publishing:
     async def _deliver(self, opened: Opened, actor: str, plan: _Plan, attempt: str, progress: Progress) -> Receipt:
         header, sink, publication = opened.header, self.sink(opened.header), _publication(opened)
         target, total = header.target, plan.manifest.count
+        until = publication.until
         await sink.begin(target, plan.revision, attempt, now=self._clock.now())
         for start in range(0, total, _BATCH):
             progress("stage", start, total)
             await sink.stage(target, plan.revision, attempt, plan.records[start : start + _BATCH], start=start)
+            if self._clock.now() > until - timedelta(seconds=_OVERDUE / 2):
+                until = await self._prolong(opened, actor, attempt)
         progress("verify", total, total)
         found = await sink.verify(target, plan.revision)
         if found != plan.manifest:
@@ -390,6 +400,20 @@ class Publishing:
             self._clock.now(),
         )
         return await sink.switch(target, plan.revision, attempt, receipt=receipt)
+
+    async def _prolong(self, opened: Opened, actor: str, attempt: str) -> datetime:
+        """A publication that gets on is not overdue: give it the whole time again."""
+        until = self._clock.now() + timedelta(seconds=_OVERDUE)
+
+        def decide(now: Opened) -> Turn | None:
+            pending = now.header.publication
+            if pending is None or pending.attempt != attempt:
+                return None  # somebody else has taken it over: the sink will say so
+            return Turn(replace(now.header, publication=replace(pending, until=until)), detail={"prolonged": True})
+
+        opened = await self._journal.open(opened.header.id)
+        await self._lifecycle.step(opened, "publish-begin", actor, decide, timed=True)
+        return until
 
     async def _finish(self, opened: Opened, receipt: Receipt) -> Receipt:
         """Write down that it is published; done before, nothing is written."""

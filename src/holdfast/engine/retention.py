@@ -10,12 +10,13 @@ from datetime import datetime, timedelta
 import msgspec
 from msgspec.structs import replace
 
+from holdfast.engine.audit import Audit
 from holdfast.engine.blobs import Blobs
 from holdfast.engine.journal import Journal
 from holdfast.engine.lifecycle import Lifecycle, Turn, gone
 from holdfast.engine.opened import Opened
 from holdfast.errors import HoldfastError, InvalidChangeError, LimitExceededError, SessionGoneError
-from holdfast.model.access import SYSTEM
+from holdfast.model.access import SYSTEM, Principal
 from holdfast.model.retention import warning_times
 from holdfast.model.session import GONE, Header, Status
 from holdfast.ports.clock import Clock
@@ -44,9 +45,11 @@ Recover = Callable[[Opened], Awaitable[Opened]]
 class Retaining:
     """Moves sessions along their time to live."""
 
-    def __init__(self, journal: Journal, lifecycle: Lifecycle, blobs: Blobs, clock: Clock, grace: float) -> None:
-        self._journal, self._lifecycle, self._blobs, self._clock = journal, lifecycle, blobs, clock
-        self._grace = grace
+    def __init__(
+        self, journal: Journal, lifecycle: Lifecycle, blobs: Blobs, audit: Audit, clock: Clock, grace: float
+    ) -> None:
+        self._journal, self._lifecycle, self._blobs, self._audit = journal, lifecycle, blobs, audit
+        self._clock, self._grace = clock, grace
 
     async def touch(self, opened: Opened, actor: str) -> Opened:
         """Start a sliding time to live anew; a fixed one is left as it is."""
@@ -115,6 +118,8 @@ class Retaining:
                     await self._one(session, swept, recover)
                 except HoldfastError as error:
                     swept.failed[session] = error.code
+                except Exception as error:  # one that is broken in a new way must not end the sweep of the others
+                    swept.failed[session] = type(error).__name__
 
     async def purge(self, opened: Opened) -> None:
         """Remove a gone session from every tier; what stays is a tombstone, and the log's headers without their
@@ -129,6 +134,9 @@ class Retaining:
                 lambda now: None if now.header.purged else Turn(replace(now.header, purged=True)),
                 timed=True,
             )
+        system = Principal(SYSTEM, header.tenant)
+        self._audit.note(system, "purge", header.id, header.version, proof=opened.header.digest.hex())
+        await self._audit.flush()
         await self._blobs.drop(header.id)
         await self._journal.hot.purge(header.id)
         self._journal.forget(header.id)

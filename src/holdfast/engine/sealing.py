@@ -45,7 +45,9 @@ def framed(*parts: bytes) -> bytes:
 
 
 def deflate(data: bytes) -> bytes:
-    """The data, compressed where that pays, behind a byte that says so."""
+    """The data, compressed where that pays, behind a byte that says so; refused if ``inflate`` would refuse it."""
+    if len(data) >= _MOST_INFLATED:
+        raise LimitExceededError("bytes sealed in one piece", len(data), _MOST_INFLATED - 1)
     if len(data) >= _WORTH_DEFLATING:
         packed = zlib.compress(data, 1)
         if len(packed) < len(data) * 0.9:
@@ -308,14 +310,6 @@ class KeyRing:
             return msgspec.msgpack.decode(wrapped, type=tuple[str, bytes, bytes])[0]
         except (msgspec.MsgspecError, UnicodeDecodeError):
             raise TamperedError("a wrapped key") from None
-
-    def renewed(self, wrapped: bytes, tenant: str, session: str) -> bytes | None:
-        """A data key wrapped anew, if the keys have been rotated since it was wrapped; else None.
-
-        It is unwrapped with the keys as they were: the one it is under may have been dropped already.
-        """
-        data_key = self.unwrap(wrapped, tenant, session)
-        return self.wrap(data_key, tenant, session) if self.is_stale(wrapped) else None
 
     def is_stale(self, wrapped: bytes) -> bool:
         """Whether the keys have been rotated since a data key was wrapped."""

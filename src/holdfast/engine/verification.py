@@ -69,11 +69,7 @@ class Verification:
         head = hot or warm
         entries = await self._chain(head, problems)
         if head.key is None and head.status in GONE:
-            last = (await self._journal.log.headers(session, after=head.step - 1, limit=1))[-1:]
-            if not last or last[0].operation != "purge":
-                problems.append(
-                    Problem("log-chain", "its key is destroyed as if it were purged, and its log knows nothing")
-                )
+            await self._check_tombstone(head, problems)
             return Verified(session, tuple(problems), entries)
         try:
             opened = await self._journal.check(session)
@@ -82,11 +78,24 @@ class Verification:
         except HoldfastError as error:
             problems.append(Problem(error.code, str(error)))
             return Verified(session, tuple(problems), entries)
+        header = opened.header
+        if head.created != header.created.timestamp():
+            problems.append(Problem("figures-differ", "the time of its making is filed otherwise than sealed"))
+        events = header.events()
+        if events and (head.due is None or head.due > min(events).timestamp() + 1):
+            problems.append(Problem("due-differs", "the sweeper would look at it too late or never"))
         await self._replay(opened, problems)
         blobs = await self._check_blobs(opened, problems)
         if sink is not None:
             await self._check_receipts(opened, sink, problems)
         return Verified(session, tuple(problems), entries, opened.header.count, blobs)
+
+    async def _check_tombstone(self, head: SealedHead, problems: list[Problem]) -> None:
+        """What is left of a purged session has no key of its own: the audit chain vouches for where its log ended."""
+        lines = [line async for line in self._audit.lines(head.tenant, head.id) if line.verb == "purge"]
+        if head.digest.hex() not in {line.proof for line in lines}:
+            what = "its key is destroyed as if it were purged, and the audit knows of no such end of its log"
+            problems.append(Problem("log-chain", what))
 
     async def _chain(self, head: SealedHead, problems: list[Problem]) -> int:
         """Follow the digests of a log in the warm tier, and compare the hot tier's part of it."""
@@ -162,7 +171,7 @@ class Verification:
 def _broken(entry: SealedEntry, step: int, parent: bytes, version: int, purged: bool) -> str | None:
     if entry.step != step:
         return "it is missing"
-    if not purged and entry_digest(entry.header, entry.payload) != entry.digest:
+    if entry_digest(entry.header, entry.payload, purged=purged) != entry.digest:
         return "its bytes are not those of its digest"
     try:
         told = decode_entry(entry.header, "")

@@ -14,6 +14,7 @@ class AuditLine(msgspec.Struct, frozen=True, omit_defaults=True):
         verb: as asked for, such as ``edit`` or ``publish``.
         outcome: ``ok``, or the code of the error it was refused with.
         count: how often, where the same thing was done again within a second.
+        proof: of a purge, the digest of the log's last entry, in hex.
     """
 
     at: datetime
@@ -24,3 +25,4 @@ class AuditLine(msgspec.Struct, frozen=True, omit_defaults=True):
     version: int = 0
     outcome: str = "ok"
     count: int = 1
+    proof: str = ""

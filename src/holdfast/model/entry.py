@@ -81,7 +81,7 @@ class SealedEntry(msgspec.Struct, frozen=True, gc=False):
         commit: whether the entry made that version.
         change: the change id, unique within the session.
         header: the encoded ``EntryHeader``, in clear.
-        payload: the sealed ``Payload``; empty once the session is purged (the digest then vouches for it no more).
+        payload: the sealed ``Payload``; its SHA-256 once the session is purged.
         digest: SHA-256 over parent, header and payload.
     """
 
@@ -95,9 +95,15 @@ class SealedEntry(msgspec.Struct, frozen=True, gc=False):
     digest: bytes
 
 
-def entry_digest(header: bytes, payload: bytes) -> bytes:
+def purged_payload(payload: bytes) -> bytes:
+    """What is left of a payload once its session is purged: its hash, so that the chain can still be followed."""
+    return hashlib.sha256(payload).digest()
+
+
+def entry_digest(header: bytes, payload: bytes, *, purged: bool = False) -> bytes:
     """The digest of an entry; the header names the parent's, so the digests chain and the history is tamper-evident.
 
     Taken over the sealed payload, so that a chain can be checked without a key and tells nothing of the content.
     """
-    return hashlib.sha256(b"%d:" % len(header) + header + hashlib.sha256(payload).digest()).digest()
+    content = payload if purged else purged_payload(payload)
+    return hashlib.sha256(b"%d:" % len(header) + header + content).digest()

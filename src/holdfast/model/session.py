@@ -87,7 +87,7 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
     ``version`` counts commits, ``step`` counts commits and lifecycle steps; ``digest`` is the last entry's,
     ``state`` the last commit's, which is the state's name. ``undo`` and ``redo`` are the steps of the commits atop
     the two stacks, 0 for an empty one. ``root`` is a keyed hash of the set of items and their versions. ``sealed``
-    counts what the data key has encrypted.
+    counts what the data key has encrypted. ``origin`` is the session whose target a reopened one publishes to.
     """
 
     id: str
@@ -117,6 +117,7 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
     grants: dict[str, Role] = {}
     target: str = ""
     parent: str | None = None
+    origin: str | None = None
     source: dict[str, Any] = {}
     blobs: tuple[str, ...] = ()
     count: int = 0

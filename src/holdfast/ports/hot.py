@@ -39,7 +39,7 @@ class HotStore(Protocol):
             True if it landed. False if nothing was changed because the session stands elsewhere (for a creation: is
             there already), or because its change id is in the log: read again and decide anew.
         Raises:
-            LeaseLostError: ``write.fence`` is not the last fence granted.
+            LeaseLostError: ``write.fence`` is not the last fence granted, or was released.
             LeaseHeldError: ``write.fence`` is None, the entry is a commit, and somebody's lease is live at ``now``.
             LimitExceededError: a creation beyond ``write.quota``, counted with the owner's sessions that are not gone.
             StoreFullError: no room; nothing was changed.
@@ -106,7 +106,8 @@ class HotStore(Protocol):
 
     @abstractmethod
     async def purge(self, session: str) -> None:
-        """Remove every item and every payload of the log, destroy the data key and clear ``due``, all in one step.
+        """Remove every item, leave of every payload of the log its hash (``purged_payload``), destroy the data key
+        and clear ``due``, all in one step.
 
         The head and the headers of the entries stay. A session that is not there is no error.
         """

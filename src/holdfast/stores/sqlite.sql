@@ -18,6 +18,7 @@ CREATE TABLE IF NOT EXISTS session (
     until     REAL    NOT NULL DEFAULT 0,
     seconds   REAL    NOT NULL DEFAULT 0,
     key       BLOB,                         -- wrapped data key; NULL: destroyed
+    purged    INTEGER NOT NULL DEFAULT 0,   -- 1: of payloads only the hashes are left
     sealed    BLOB    NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS session_newest ON session (tenant, created DESC, id DESC);

@@ -12,6 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from holdfast.errors import LimitExceededError
+from holdfast.model.entry import SealedEntry, purged_payload
 from holdfast.model.session import SealedItem
 from holdfast.testing.handles import Connect, Pair, build, everything, items_of, opened
 from holdfast.testing.lease import LeaseSuite
@@ -108,7 +109,7 @@ class HotStoreSuite(LeaseSuite):
             assert lease is not None
             assert lease.holder == f"holder {number}"
             assert loaded[1] == ([] if session == "s*" else [SealedItem(b"i", 1, b"%d" % number)])
-            entry = replace(entry_at(session, 1), payload=b"") if session == "s*" else entry_at(session, 1)
+            entry = purged(entry_at(session, 1)) if session == "s*" else entry_at(session, 1)
             assert await other.entries(session, after=0, limit=9) == ([] if session == "s:1" else [entry])
         assert await other.due(now=NOW, limit=99) == [session for session in ODD if session != "s*"]
 
@@ -470,14 +471,31 @@ class HotStoreSuite(LeaseSuite):
         for _ in range(2):  # and once more changes nothing
             await one.purge("s")
             assert await other.load("s") == (head_at("s", 5, key=None), [])
-            emptied = [replace(entry_at("s", step), payload=b"") for step in range(1, 6)]
-            assert await other.entries("s", after=0, limit=9) == emptied
-            assert await other.recent("s", before=6, limit=9) == emptied[::-1]
-            assert await other.at("s", [3]) == {3: emptied[2]}
-            assert await other.change("s", "c4") == emptied[3]
+            left = [purged(entry_at("s", step)) for step in range(1, 6)]
+            assert await other.entries("s", after=0, limit=9) == left
+            assert await other.recent("s", before=6, limit=9) == left[::-1]
+            assert await other.at("s", [3]) == {3: left[2]}
+            assert await other.change("s", "c4") == left[3]
             assert await other.due(now=later(10**9), limit=9) == ["t"]
         assert (await everything(other, "t"))[:3] == theirs
         assert await other.lease("s", now=NOW) == lease
+
+    async def test_a_session_whose_key_was_destroyed_is_purged_like_any_other(self, stores: Pair) -> None:
+        one, other = stores
+        await build(one, 3, due=1.0, key=b"old")
+        assert await one.rewrap("s", old=b"old", new=None) is True
+        await other.purge("s")
+        assert await one.load("s") == (head_at("s", 3, key=None), [])
+        assert await one.entries("s", after=0, limit=9) == [purged(entry_at("s", step)) for step in range(1, 4)]
+
+    async def test_a_purge_that_is_repeated_clears_what_is_due_again(self, stores: Pair) -> None:
+        one, other = stores
+        await build(one, 2, due=1.0)
+        await one.purge("s")
+        await one.defer("s", step=2, due=NOW)
+        await other.purge("s")
+        assert await one.due(now=NOW, limit=9) == []
+        assert await one.entries("s", after=0, limit=9) == [purged(entry_at("s", step)) for step in (1, 2)]
 
     async def test_purging_a_session_that_is_not_there_is_no_error(self, stores: Pair) -> None:
         one, other = stores
@@ -568,3 +586,8 @@ class HotStoreSuite(LeaseSuite):
         store = await opened(connect)
         await store.close()
         await store.close()
+
+
+def purged(entry: SealedEntry) -> SealedEntry:
+    """What is left of an entry after a purge."""
+    return replace(entry, payload=purged_payload(entry.payload))

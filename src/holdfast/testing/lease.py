@@ -226,15 +226,26 @@ class LeaseSuite(HotHandles):
         assert await other.write(write_at("s", 2, "c1", fence=lease.fence), now=later(5)) is False
         assert await one.lease("s", now=NOW) == lease
 
-    async def test_a_lease_that_is_not_live_is_not_renewed_by_a_write(self, stores: Pair) -> None:
+    async def test_a_lapsed_lease_that_nobody_took_lets_a_write_in_and_is_not_renewed_by_it(self, stores: Pair) -> None:
         one, other = stores
         await build(one, 1)
         lease = await one.acquire("s", "ana", seconds=10, now=NOW)
         assert lease is not None
-        assert (
-            await one.write(write_at("s", 2, fence=lease.fence), now=later(11)) is True
-        )  # nobody else has been let in
+        assert await one.write(write_at("s", 2, fence=lease.fence), now=later(11)) is True
         assert await other.lease("s", now=later(11)) is None
+
+    async def test_a_write_whose_fence_was_released_or_never_granted_is_refused(self, stores: Pair) -> None:
+        one, other = stores
+        await build(one, 1)
+        for commit in (True, False):
+            with pytest.raises(LeaseLostError):
+                await one.write(write_at("s", 2, fence=0, commit=commit), now=NOW)
+        lease = await one.acquire("s", "ana", seconds=10, now=NOW)
+        assert lease is not None
         await one.release(lease)
-        assert await one.write(write_at("s", 3, fence=lease.fence), now=later(12)) is True
-        assert await other.lease("s", now=later(12)) is None
+        before = await everything(one)
+        for commit in (True, False):
+            with pytest.raises(LeaseLostError):
+                await other.write(write_at("s", 2, fence=lease.fence, commit=commit, due=1.0), now=later(1))
+        assert await everything(other) == before
+        assert await other.write(write_at("s", 2), now=later(1)) is True

@@ -256,7 +256,7 @@ class WarmStoreSuite:
             await one.append(head_at(f"s{number * 7 % 20:02}", 1, created=created), [])
         pages: list[list[SealedHead]] = []
         after = None
-        while not pages or pages[-1]:
+        while len(pages) < 25 and (not pages or pages[-1]):
             pages.append(await other.find(ACME, after=after, limit=limit))
             if pages[-1]:
                 after = PageCursor(pages[-1][-1].created, pages[-1][-1].id)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
+from holdfast.errors import TamperedError
 from holdfast.stores.hot.sqlite import SqliteHotStore
 from holdfast.testing.handles import Connect, build
 from holdfast.testing.hot import HotStoreSuite
@@ -64,3 +67,17 @@ async def test_all_processes_are_told_the_same_epochs_which_never_fall(tmp_path:
     told = list(race("epochs", tmp_path / "hot.db", rounds=ROUNDS).values())
     assert all(answers == told[0] for answers in told)
     assert told[0] == sorted(told[0])
+
+
+async def test_a_log_that_is_ahead_of_its_head_is_told_as_tampering_not_as_a_race(tmp_path: Path) -> None:
+    path = tmp_path / "hot.db"
+    store = SqliteHotStore.open(path)
+    await build(store, 3)
+    await store.close()
+    with contextlib.closing(apsw.Connection(str(path))) as connection:
+        connection.execute("UPDATE session SET step = 2")
+    store = SqliteHotStore.open(path)
+    with pytest.raises(TamperedError, match="log of session s"):
+        await store.write(write_at("s", 3, "another"), now=NOW)
+    assert await store.write(write_at("s", 3, "c3"), now=NOW) is False  # its change id is in the log
+    await store.close()

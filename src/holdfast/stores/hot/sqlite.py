@@ -11,7 +11,7 @@ import apsw
 
 from holdfast.drivers.sqlite import SqliteFile
 from holdfast.errors import LeaseHeldError, LeaseLostError, LimitExceededError, TamperedError
-from holdfast.model.entry import SealedEntry
+from holdfast.model.entry import SealedEntry, purged_payload
 from holdfast.model.lease import Lease
 from holdfast.model.session import SealedHead, SealedItem, Write
 from holdfast.ports.hot import HotStore
@@ -159,10 +159,16 @@ class SqliteHotStore(HotStore):
 
     async def purge(self, session: str) -> None:
         def job(connection: apsw.Connection) -> None:
-            number = connection.execute("SELECT no FROM session WHERE id = ?", (session,)).get
-            connection.execute("DELETE FROM item WHERE session = ?", (number,))
-            connection.execute("UPDATE log SET payload = x'' WHERE session = ?", (number,))
-            connection.execute("UPDATE session SET key = NULL, due = NULL WHERE no = ?", (number,))
+            row = connection.execute("SELECT no, purged FROM session WHERE id = ?", (session,)).get
+            if row is None:
+                return
+            number, purged = row
+            if not purged:  # a destroyed key alone does not say so: it may have been destroyed to shred the session
+                connection.execute("DELETE FROM item WHERE session = ?", (number,))
+                log: Any = connection.execute("SELECT step, payload FROM log WHERE session = ?", (number,)).fetchall()
+                left = [(purged_payload(payload), number, step) for step, payload in log]
+                connection.executemany("UPDATE log SET payload = ? WHERE session = ? AND step = ?", left)
+            connection.execute("UPDATE session SET key = NULL, due = NULL, purged = 1 WHERE no = ?", (number,))
 
         await self._file.write(job)
 
@@ -228,7 +234,7 @@ def _move(connection: apsw.Connection, write: Write, now: float) -> bool:
         return False
     number, _, fence, holder, until, due = row
     if write.fence is not None:
-        if write.fence != fence:
+        if write.fence != fence or holder is None:
             raise LeaseLostError(write.fence, fence)
     elif holder is not None and until > now and write.entry.commit:
         raise LeaseHeldError(holder, _time(until))
