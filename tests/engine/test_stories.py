@@ -92,7 +92,7 @@ async def again(engine: Engine, session: str, who: Principal, text: str) -> str:
     draft = await engine.reopen(session, who)
     async with engine.edit(draft.id, who, expected=1) as changes:
         changes.put("chunks/1", {"text": text})
-    return draft.id
+    return draft.header.id
 
 
 async def test_the_right_to_a_target_is_its_first_session_s(engine: Engine) -> None:
