@@ -111,13 +111,28 @@ def _keys(settings: Settings, chance: Chance) -> KeySource:
         return KeyEnvironment(settings.keys)
     from holdfast.stores.keys.file import KeyFile
 
-    settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
+        if not settings.key_path.exists() and _holds_sessions(settings):
+            raise ConfigurationError(
+                f"There is no key file {settings.key_path}, and the home holds sessions sealed under its keys:"
+                " put it back. A new one would open none of them."
+            )
+    except OSError as error:
+        raise ConfigurationError(f"The home {settings.home} cannot be used: {error.strerror}.") from None
     return KeyFile.open(settings.key_path, chance)
+
+
+def _holds_sessions(settings: Settings) -> bool:
+    """Whether there is an embedded database already; one that was only just made, by another process, has no bytes."""
+    path = _path(settings.hot_url)
+    return settings.hot_url.startswith("sqlite://") and path.is_file() and path.stat().st_size > 0
 
 
 def _stores(settings: Settings, opened: contextlib.AsyncExitStack) -> tuple[HotStore, WarmStore]:
     """The hot and the warm store; where both are one SQLite file they share its connection and its log."""
     hot_url, warm_url = settings.hot_url, settings.warm_url
+    adapter("hot", hot_url), adapter("warm", warm_url)  # refuses a scheme that nothing serves
     if hot_url.startswith("sqlite://") or warm_url.startswith("sqlite://"):
         if hot_url != warm_url:
             raise ConfigurationError(

@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 
 from holdfast.compose import open_engine
+from holdfast.engine.clock import SystemChance
 from holdfast.engine.engine import Engine
+from holdfast.errors import ConfigurationError
 from holdfast.model.access import Principal
 from holdfast.settings import Settings
+from holdfast.stores.keys.file import KeyFile
 
 PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
 BLOCK = next(part.partition("```")[0] for part in PAGE.split("```python\n")[1:] if "VACUUM INTO" in part)
@@ -57,6 +60,10 @@ async def test_without_its_keys_a_backup_cannot_be_read(tmp_path: Path) -> None:
     async with open_engine(Settings(home=tmp_path / "home")) as engine:
         first = await published(engine)
         exec(compile(BLOCK, "docs/operations.md", "exec"), {})
-    async with open_engine(Settings(home=tmp_path / "backup")) as engine:  # makes a key of its own
+    with pytest.raises(ConfigurationError, match="put it back"):  # nothing goes on under a new key by itself
+        async with open_engine(Settings(home=tmp_path / "backup")):
+            pass
+    KeyFile.open(tmp_path / "backup" / "keys.json", SystemChance())
+    async with open_engine(Settings(home=tmp_path / "backup")) as engine:
         found = [verified async for verified in engine.verify(root, first)]
         assert [problem.code for verified in found for problem in verified.problems] == ["unreadable"]

@@ -13,10 +13,12 @@ from typing import Any
 import apsw
 import pytest
 
+from holdfast.engine.clock import SystemChance
 from holdfast.engine.engine import Engine
-from holdfast.errors import HoldfastError, IntegrityError, NotFoundError
+from holdfast.errors import ConfigurationError, HoldfastError, IntegrityError, NotFoundError
 from holdfast.model.access import Principal
 from holdfast.settings import Settings
+from holdfast.stores.keys.file import KeyFile
 
 ANA = Principal("ana")
 ROOT = Principal("root", roles=frozenset({"admin"}))
@@ -273,6 +275,7 @@ async def test_r16_an_old_state_put_back_whole_is_found(opens: Any, settings: Se
 async def test_r16_a_file_that_is_no_database_is_told_and_left_as_it_is(opens: Any, settings: Settings) -> None:
     path = settings.home / "holdfast.sqlite"
     path.parent.mkdir(parents=True)
+    KeyFile.open(settings.key_path, SystemChance())
     path.write_bytes(b"this is no database " * 1000)
     with pytest.raises(IntegrityError):
         await opens()
@@ -285,7 +288,10 @@ async def test_s17_a_missing_key_file_makes_no_new_sessions_readable_and_no_old_
     engine = await opens()
     session = await start(engine)
     (settings.home / "keys.json").unlink()
-    again = await opens()  # with a new key, made on first use
+    with pytest.raises(ConfigurationError, match="put it back"):
+        await opens()
+    KeyFile.open(settings.key_path, SystemChance())  # somebody makes a new one all the same
+    again = await opens()
     with pytest.raises(IntegrityError) as caught:
         await again.read(session, ANA)
     assert caught.value.code == "unreadable"

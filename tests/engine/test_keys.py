@@ -14,10 +14,12 @@ from typing import Any
 import apsw
 import pytest
 
+from holdfast.engine.clock import SystemChance
 from holdfast.engine.engine import Engine
 from holdfast.errors import IntegrityError, UnreadableError
 from holdfast.model.access import Principal
 from holdfast.settings import Settings
+from holdfast.stores.keys.file import KeyFile
 from holdfast.testing.clock import ManualClock, SeededChance
 
 ANA = Principal("ana")
@@ -326,6 +328,7 @@ async def test_s15_a_key_that_is_gone_from_the_ring_makes_its_sessions_unreadabl
     key_file = settings.home / "keys.json"
     (settings.home / "keys.json").unlink()
     assert not key_file.exists()
+    KeyFile.open(key_file, SystemChance())
     again = await opens()
     with pytest.raises(UnreadableError) as caught:
         await again.read(session, ANA)

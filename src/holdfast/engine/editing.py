@@ -128,7 +128,10 @@ class Editing:
             except HoldfastError:
                 newest = None if attempt else await self._newer(opened)
                 if newest is None:
-                    raise
+                    first = await self._journal.log.change(opened, request.change) if request.fingerprint else None
+                    if first is None:
+                        raise
+                    return replayed(first, request)  # whatever is refused now: this was asked, and answered, before
                 opened = newest
                 continue
             if step is None:  # nothing to do, if that is so on the newest state too

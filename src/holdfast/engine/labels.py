@@ -37,8 +37,8 @@ class Labels:
         """Name a version, the newest by default; a name used before moves."""
         if not 1 <= len(name) <= _MOST_NAME or not name.isprintable():
             raise InvalidChangeError(f"a label has 1 to {_MOST_NAME} printable characters")
-        if name.isdigit():
-            raise InvalidChangeError("a label of digits alone would read as a version; add a word")
+        if name.isdigit() or (name[:1] in "vV" and name[1:].isdigit()):
+            raise InvalidChangeError("a label such as 3 or v3 would read as a version; add a word")
         self._history.check_version(opened, version)
         following = await self._lifecycle.step(
             opened, "label", actor, lambda now: self.turn(now, actor, name, version), notes=True

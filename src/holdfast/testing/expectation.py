@@ -71,6 +71,7 @@ class Kept(msgspec.Struct):
     expires: datetime | None
     states: list[State]
     parent: str | None = None
+    origin: str | None = None
     touched: list[frozenset[str]] = []
     status: str = "draft"
     lock: Lock | None = None
@@ -194,7 +195,10 @@ class Expectation:
             else:
                 after[key] = target
         if after == kept.state:
-            return Answer(kept.version, {})
+            nothing = Answer(kept.version, {})
+            if change is not None:  # remembered too
+                kept.changes[change] = (request, nothing)
+            return nothing
         return self._commit(kept, after, fence, change, request, group=group)
 
     def turn(
@@ -355,9 +359,10 @@ class Expectation:
         """The session whose publication was live before."""
         kept = self._settled(session, who, STEER)
         live = self.live.get(kept.target)
-        others = live is not None and live not in (kept.id, kept.parent) and who != ADMIN
-        if others and live is not None and self.role(self.sessions[live], who) not in STEER:
-            raise Refused("permission-denied")
+        if live is not None and live != kept.id and who != ADMIN:
+            first = self.sessions[live].origin or live  # the right to a target is its first session's
+            if self.role(self.sessions[first], who) not in STEER:
+                raise Refused("permission-denied")
         if kept.status == "published":
             if seal != kept.seal:
                 raise Refused("not-draft")
@@ -392,7 +397,7 @@ class Expectation:
     def reopened(self, session: str, who: str, parent: Kept) -> None:
         texts = [(key, text) for key, _, text in in_order(parent.state)]
         kept = self.create(session, who, texts, parent.ttl, parent.sliding)
-        kept.target, kept.parent = parent.target, parent.id
+        kept.target, kept.parent, kept.origin = parent.target, parent.id, parent.origin or parent.id
 
     # -- keeping and letting go ----------------------------------------------------------------------------------------
 
