@@ -20,7 +20,7 @@ from holdfast.ports.cold import ColdStore
 from holdfast.ports.hot import HotStore
 from holdfast.ports.keys import KeySource
 from holdfast.ports.sink import Sink
-from holdfast.ports.warm import WarmStore
+from holdfast.ports.warm import Query, WarmStore
 from holdfast.settings import Settings
 from holdfast.sinks import open_sink
 from holdfast.stores import adapter
@@ -51,8 +51,8 @@ async def open_engine(
     chance = chance or SystemChance()
     async with contextlib.AsyncExitStack() as opened:
         source = _keys(settings, chance)
-        ring = KeyRing(source, chance)
         hot, warm = _stores(settings, opened)
+        ring = KeyRing(source or await _first_keys(settings, chance, warm), chance)
         cold: ColdStore = adapter("cold", settings.cold_url).open(settings.cold_url)
         opened.push_async_callback(cold.close)
         hot = wrap(hot)
@@ -104,7 +104,8 @@ class Sinks:
             await sink.close()
 
 
-def _keys(settings: Settings, chance: Chance) -> KeySource:
+def _keys(settings: Settings, chance: Chance) -> KeySource | None:
+    """Where the keys are, None for a key file that is not there."""
     if settings.keys is not None:
         from holdfast.stores.keys.environment import KeyEnvironment
 
@@ -113,20 +114,22 @@ def _keys(settings: Settings, chance: Chance) -> KeySource:
 
     try:
         settings.home.mkdir(parents=True, exist_ok=True, mode=0o700)
-        if not settings.key_path.exists() and _holds_sessions(settings):
-            raise ConfigurationError(
-                f"There is no key file {settings.key_path}, and the home holds sessions sealed under its keys:"
-                " put it back. A new one would open none of them."
-            )
     except OSError as error:
         raise ConfigurationError(f"The home {settings.home} cannot be used: {error.strerror}.") from None
+    return KeyFile.open(settings.key_path, chance) if settings.key_path.exists() else None
+
+
+async def _first_keys(settings: Settings, chance: Chance, warm: WarmStore) -> KeySource:
+    """A key file for a home that has none: made on first use, and never where sessions are sealed under a lost one."""
+    from holdfast.stores.keys.file import KeyFile
+
+    # In this order: another process that is opening the same new home makes its key before its first session.
+    if await warm.find(Query(), after=None, limit=1) and not settings.key_path.exists():
+        raise ConfigurationError(
+            f"There is no key file {settings.key_path}, and the home holds sessions sealed under its keys:"
+            " put it back. A new one would open none of them."
+        )
     return KeyFile.open(settings.key_path, chance)
-
-
-def _holds_sessions(settings: Settings) -> bool:
-    """Whether there is an embedded database already; one that was only just made, by another process, has no bytes."""
-    path = _path(settings.hot_url)
-    return settings.hot_url.startswith("sqlite://") and path.is_file() and path.stat().st_size > 0
 
 
 def _stores(settings: Settings, opened: contextlib.AsyncExitStack) -> tuple[HotStore, WarmStore]:

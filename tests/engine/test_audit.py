@@ -11,10 +11,12 @@ from typing import Any
 import apsw
 import pytest
 
+from holdfast.engine.clock import SystemChance
 from holdfast.engine.engine import Engine
 from holdfast.errors import HoldfastError, PermissionDeniedError
 from holdfast.model.access import Principal, Role
 from holdfast.settings import Settings
+from holdfast.stores.keys.file import KeyFile
 from holdfast.testing.clock import ManualClock
 
 ANA, VIC, EVE = Principal("ana"), Principal("vic"), Principal("eve")
@@ -132,6 +134,7 @@ async def test_s19_lines_go_on_when_the_key_of_their_chain_is_lost(opens: Any, s
         await engine.read(session, EVE)
     await engine.audit(ROOT)
     (settings.home / "keys.json").unlink()
+    KeyFile.open(settings.key_path, SystemChance())
     again = await opens()
     with pytest.raises(HoldfastError) as caught:
         await again.read(session, ANA)
