@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
+from msgspec.structs import astuple
+
 from holdfast.drivers.sqlite import SqliteFile
 from holdfast.model.entry import SealedEntry
 from holdfast.model.session import SealedHead
@@ -15,6 +17,10 @@ SCHEMA = files("holdfast.stores").joinpath("sqlite.sql").read_text(encoding="utf
 HEAD_COLUMNS = "id, tenant, owner, kind, status, step, version, digest, created, due, sealed, key"
 HEADS = "SELECT " + HEAD_COLUMNS + " FROM session"  # noqa: S608 - a constant
 HEAD = HEADS + " WHERE id = ?"
+KEEP_HEAD = "INSERT INTO session (" + HEAD_COLUMNS + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - a constant
+KEEP_ENTRY = (
+    "INSERT INTO log (session, step, version, made, change, header, payload, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
 ENTRY = (
     "SELECT l.step, l.version, l.made, l.change, l.header, l.payload, l.digest"
     " FROM session AS s JOIN log AS l ON l.session = s.no"
@@ -26,6 +32,16 @@ _AT_ONCE = 500
 def head_of(row: tuple[Any, ...]) -> SealedHead:
     """A head of a row of ``HEAD_COLUMNS``."""
     return SealedHead(*row)
+
+
+def head_row(head: SealedHead) -> tuple[Any, ...]:
+    """What ``KEEP_HEAD`` binds."""
+    return astuple(head)
+
+
+def entry_row(number: int, entry: SealedEntry) -> tuple[Any, ...]:
+    """What ``KEEP_ENTRY`` binds, for the session of a number."""
+    return (number, *astuple(entry)[1:])
 
 
 def entry_of(session: str, row: tuple[Any, ...]) -> SealedEntry:

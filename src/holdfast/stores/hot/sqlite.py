@@ -15,15 +15,23 @@ from holdfast.model.entry import SealedEntry, purged_payload
 from holdfast.model.lease import Lease
 from holdfast.model.session import SealedHead, SealedItem, Write
 from holdfast.ports.hot import HotStore
-from holdfast.stores.sqlite_rows import ENTRY, HEAD, SCHEMA, entries_at, entry_of, head_of
+from holdfast.stores.sqlite_rows import (
+    ENTRY,
+    HEAD,
+    KEEP_ENTRY,
+    KEEP_HEAD,
+    SCHEMA,
+    entries_at,
+    entry_of,
+    entry_row,
+    head_of,
+    head_row,
+)
 
 _ITEMS = "SELECT i.id, i.version, i.sealed FROM item AS i, session AS s WHERE s.id = ? AND i.session = s.no"
 _STANDS = "SELECT no, step, fence, holder, until, due FROM session WHERE id = ?"
 _MOVE = "UPDATE session SET status = ?, step = ?, version = ?, digest = ?, sealed = ? WHERE no = ?"
 _DEFER = "UPDATE session SET due = ? WHERE no = ?"  # apart: naming an indexed column costs an index write each time
-_APPEND = (
-    "INSERT INTO log (session, step, version, made, change, header, payload, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-)
 _PUT = (
     "INSERT INTO item (session, id, version, sealed) VALUES (?, ?, ?, ?)"
     " ON CONFLICT (session, id) DO UPDATE SET version = excluded.version, sealed = excluded.sealed"
@@ -203,24 +211,7 @@ def _create(connection: apsw.Connection, write: Write) -> bool:
         ).get
         if kept >= write.quota:
             raise LimitExceededError("sessions of one owner", kept + 1, write.quota)
-    connection.execute(
-        "INSERT INTO session (id, tenant, owner, kind, status, step, version, digest, created, due, key, sealed)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (
-            head.id,
-            head.tenant,
-            head.owner,
-            head.kind,
-            head.status,
-            head.step,
-            head.version,
-            head.digest,
-            head.created,
-            head.due,
-            head.key,
-            head.sealed,
-        ),
-    )
+    connection.execute(KEEP_HEAD, head_row(head))
     number = connection.last_insert_rowid()
     _append(connection, number, write)
     _items(connection, number, write)
@@ -254,20 +245,7 @@ def _move(connection: apsw.Connection, write: Write, now: float) -> bool:
 
 
 def _append(connection: apsw.Connection, number: int, write: Write) -> None:
-    entry = write.entry
-    connection.execute(
-        _APPEND,
-        (
-            number,
-            entry.step,
-            entry.version,
-            entry.commit,
-            entry.change,
-            entry.header,
-            entry.payload,
-            entry.digest,
-        ),
-    )
+    connection.execute(KEEP_ENTRY, entry_row(number, write.entry))
 
 
 def _items(connection: apsw.Connection, number: int, write: Write) -> None:

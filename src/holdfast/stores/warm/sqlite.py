@@ -14,20 +14,27 @@ from holdfast.model.cursor import PageCursor
 from holdfast.model.entry import SealedEntry
 from holdfast.model.session import SealedHead
 from holdfast.ports.warm import AuditRow, ChainEnd, Query, WarmStore
-from holdfast.stores.sqlite_rows import ENTRY, HEAD, HEADS, SCHEMA, entries_at, entry_of, head_of
+from holdfast.stores.sqlite_rows import (
+    ENTRY,
+    HEAD,
+    HEADS,
+    KEEP_ENTRY,
+    KEEP_HEAD,
+    SCHEMA,
+    entries_at,
+    entry_of,
+    entry_row,
+    head_of,
+    head_row,
+)
 
 _LINES = "SELECT chain, seq, tenant, session, line, mac FROM audit"
-_KEEP_HEAD = (
-    "INSERT INTO session (id, tenant, owner, kind, status, step, version, digest, created, due, sealed, key)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
-    " ON CONFLICT (id) DO UPDATE SET owner = excluded.owner, status = excluded.status, step = excluded.step,"
-    " version = excluded.version, digest = excluded.digest, due = excluded.due, sealed = excluded.sealed,"
-    " key = excluded.key WHERE excluded.step > session.step"
+_KEEP_NEWER_HEAD = (
+    KEEP_HEAD + " ON CONFLICT (id) DO UPDATE SET owner = excluded.owner, status = excluded.status,"
+    " step = excluded.step, version = excluded.version, digest = excluded.digest, due = excluded.due,"
+    " sealed = excluded.sealed, key = excluded.key WHERE excluded.step > session.step"
 )
-_KEEP_ENTRY = (
-    "INSERT INTO log (session, step, version, made, change, header, payload, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-    " ON CONFLICT DO NOTHING"
-)
+_KEEP_NEW_ENTRY = KEEP_ENTRY + " ON CONFLICT DO NOTHING"
 
 
 class SqliteWarmStore(WarmStore):
@@ -43,38 +50,10 @@ class SqliteWarmStore(WarmStore):
 
     async def append(self, head: SealedHead, entries: Sequence[SealedEntry]) -> None:
         def job(connection: apsw.Connection) -> None:
-            connection.execute(
-                _KEEP_HEAD,
-                (
-                    head.id,
-                    head.tenant,
-                    head.owner,
-                    head.kind,
-                    head.status,
-                    head.step,
-                    head.version,
-                    head.digest,
-                    head.created,
-                    head.due,
-                    head.sealed,
-                    head.key,
-                ),
-            )
+            connection.execute(_KEEP_NEWER_HEAD, head_row(head))
             number = connection.execute("SELECT no FROM session WHERE id = ?", (head.id,)).get
             for entry in entries:
-                connection.execute(
-                    _KEEP_ENTRY,
-                    (
-                        number,
-                        entry.step,
-                        entry.version,
-                        entry.commit,
-                        entry.change,
-                        entry.header,
-                        entry.payload,
-                        entry.digest,
-                    ),
-                )
+                connection.execute(_KEEP_NEW_ENTRY, entry_row(number, entry))
                 if connection.changes() == 0:
                     kept = connection.execute(
                         "SELECT digest FROM log WHERE session = ? AND step = ?", (number, entry.step)
