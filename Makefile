@@ -13,7 +13,7 @@ UV := uv>=0.13,<0.14
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: all setup demo test check bench kill power machine fmt lock build clean help
+.PHONY: all setup demo run test check bench kill power machine contract histories fmt lock build clean help
 
 all: check test ## checks and tests, as CI runs them (this is plain `make`)
 
@@ -21,6 +21,9 @@ setup: $(STAMP) ## make .venv and install what uv.lock names, once
 
 demo: $(STAMP) ## the whole life of a session, on a document: make demo [ARGS=path/to/file.md]
 	$(BIN)/holdfast demo $(ARGS)
+
+run: $(STAMP) ## start the HTTP service and print its address: make run [ARGS="--port 9000"]
+	$(BIN)/holdfast serve $(ARGS)
 
 test: $(STAMP) ## every test, on all cores, with coverage of 90 % or better: make test [ARGS="-k undo"] [WORKERS=4]
 	$(BIN)/python -m pytest -n $(WORKERS) $(if $(ARGS),$(ARGS),--cov --cov-report=term)
@@ -54,6 +57,14 @@ power: $(STAMP) ## long: 10,000 power cuts on the simulated disk
 machine: $(STAMP) ## long: 100,000 random steps by several actors against the model
 	$(LONG) HOLDFAST_TEST_MACHINE_STEPS=100000 $(BIN)/python -m pytest -rP tests/test_machine.py $(ARGS)
 
+contract: $(STAMP) ## long: 100,000 requests made from the OpenAPI document, right ones and wrong ones
+	$(LONG) HOLDFAST_TEST_CONTRACT_CASES=100000 $(BIN)/python -m pytest -n $(WORKERS) -rP tests/contract $(ARGS)
+
+histories: $(STAMP) ## long: 500 histories of several servers, 1,000 races, 100,000 resends and 100,000 events, over HTTP
+	$(LONG) HOLDFAST_TEST_HISTORIES=500 HOLDFAST_TEST_RACE_ROUNDS=1000 HOLDFAST_TEST_REPLAYS=100000 \
+		HOLDFAST_TEST_FEED_EVENTS=100000 $(BIN)/python -m pytest -rP tests/service/test_r02_histories.py \
+		tests/service/test_r04_one_winner.py tests/service/test_r05_resends.py tests/service/test_r18_feed.py $(ARGS)
+
 lock: $(STAMP) ## bring uv.lock up to date with pyproject.toml
 	$(BIN)/uv lock --no-config
 
@@ -64,7 +75,7 @@ clean: ## remove .venv, caches and build results
 	rm -rf $(VENV) dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z][a-z-]*:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 # uv is quick and checks every hash, but it knows nothing of an index that is configured for pip alone. So with such an
 # index, or when uv fails, pip installs the same pinned versions, with the same hashes.

@@ -311,7 +311,8 @@ def test_the_page_of_settings_is_made_from_them() -> None:
 def test_every_setting_can_be_set_by_the_variable_that_is_written_of_it(environ: dict[str, str]) -> None:
     values = {
         "path": "/x", "path?": "/x", "url": "file:///x", "word": "other", "keys": SECRET, "bytes": "7", "count": "7",
-        "flag": "no", "time": "7", "time0": "7", "time?": "3d",
+        "flag": "no", "time": "7", "time0": "7", "time?": "3d", "text": "other", "text?": "other", "port": "7",
+        "origins": "https://a.example", "family": "ES", "level": "debug",
     }  # fmt: skip
     for setting in SETTINGS:
         if setting.sort == "urls":

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+import inspect
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
+from typing import Any, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
 from holdfast.embedders import load_embedder
 from holdfast.engine.clock import SteadyClock, SystemChance
 from holdfast.engine.engine import Engine, Policy
 from holdfast.engine.sealing import KeyRing
-from holdfast.errors import ConfigurationError
+from holdfast.errors import ConfigurationError, HoldfastError
 from holdfast.kinds import KINDS, kinds, load_kind
 from holdfast.model.access import SYSTEM, Principal
 from holdfast.ports.clock import Chance, Clock
 from holdfast.ports.cold import ColdStore
 from holdfast.ports.hot import HotStore
 from holdfast.ports.keys import KeySource
+from holdfast.ports.observer import Observer, Observers
 from holdfast.ports.sink import Sink
 from holdfast.ports.warm import Query, WarmStore
 from holdfast.settings import Settings
@@ -35,6 +39,7 @@ async def open_engine(
     sweeping: bool = False,
     wrap: Callable[[HotStore], HotStore] = lambda store: store,
     wrap_sink: Callable[[Sink], Sink] = lambda sink: sink,
+    observer: Observer | None = None,
 ) -> AsyncIterator[Engine]:
     """Open the engine that settings describe, and close it on leaving.
 
@@ -43,6 +48,7 @@ async def open_engine(
         clock, chance: time and randomness; the store's clock and the system's source by default.
         sweeping: sweep in the background for as long as the engine is open.
         wrap, wrap_sink: put something around the hot store or the sinks, such as faults.
+        observer: told of what happens, for logs and metrics.
     Raises:
         ConfigurationError: the settings cannot be; nothing was opened.
         StoreUnavailableError, StoreFullError, TamperedError: a store does not open.
@@ -56,6 +62,10 @@ async def open_engine(
         cold: ColdStore = adapter("cold", settings.cold_url).open(settings.cold_url)
         opened.push_async_callback(cold.close)
         hot = wrap(hot)
+        if observer is not None:
+            observer = Observers(observer)  # what it raises goes no further
+            hot, warm = timed(hot, HotStore, "hot", observer), timed(warm, WarmStore, "warm", observer)
+            cold = timed(cold, ColdStore, "cold", observer)
         sinks = Sinks(settings, wrap_sink)
         opened.push_async_callback(sinks.close)
         engine = Engine(
@@ -73,11 +83,13 @@ async def open_engine(
                 grace=settings.grace,
                 lock=settings.lock,
                 lease=settings.lease,
+                token=settings.auth.lifetime + 2 * settings.auth.leeway,
             ),
+            observer=observer,
         )
         opened.push_async_callback(engine.close)
         if sweeping:
-            sweeper = asyncio.create_task(_sweep(engine, settings.sweep), name="holdfast-sweeper")
+            sweeper = asyncio.create_task(_sweep(engine, settings.sweep, observer), name="holdfast-sweeper")
             opened.push_async_callback(_stop, sweeper)
         yield engine
 
@@ -158,12 +170,54 @@ def _path(url: str) -> Path:
     return Path(unquote(urlsplit(url).path))
 
 
-async def _sweep(engine: Engine, seconds: float) -> None:
+class _Timed:
+    """A store whose verbs are timed; whatever else is asked of it goes to the store."""
+
+    def __init__(self, store: object, port: type, tier: str, observer: Observer) -> None:
+        self._store = store
+        for verb, declared in vars(port).items():
+            if inspect.iscoroutinefunction(declared) and verb != "close":
+                setattr(self, verb, _timing(getattr(store, verb), tier, verb, observer.stored))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+
+Store = TypeVar("Store", HotStore, WarmStore, ColdStore)
+
+
+def timed(store: Store, port: type, tier: str, observer: Observer) -> Store:
+    """A store that tells an observer how long each of its verbs has taken, whatever came of it."""
+    return cast(Store, _Timed(store, port, tier, observer))
+
+
+def _timing(
+    verb: Callable[..., Awaitable[Any]], tier: str, name: str, tell: Callable[[str, str, float], None]
+) -> Callable[..., Awaitable[Any]]:
+    clock = time.perf_counter
+
+    async def ask(*given: Any, **named: Any) -> Any:
+        start = clock()
+        try:
+            return await verb(*given, **named)
+        finally:
+            tell(tier, name, clock() - start)
+
+    return ask
+
+
+async def _sweep(engine: Engine, seconds: float, observer: Observer | None) -> None:
     """Sweep for ever, for every tenant; a store that does not answer is tried again the next time."""
     who = Principal(SYSTEM, roles=frozenset({"admin"}))
+    failed: Mapping[str, str]
     while True:
-        with contextlib.suppress(Exception):  # the next round comes whatever this one met
-            await engine.sweep(who)
+        try:
+            failed = (await engine.sweep(who)).failed
+        except Exception as error:  # the next round comes whatever this one met
+            failed = {"": error.code if isinstance(error, HoldfastError) else type(error).__name__}
+        if observer is not None:
+            for session, code in failed.items():
+                observer.failed("sweep", code, session)
         await asyncio.sleep(seconds)
 
 
@@ -173,4 +227,4 @@ async def _stop(task: asyncio.Task[None]) -> None:
         await task
 
 
-__all__ = ["KINDS", "Sinks", "open_engine"]
+__all__ = ["KINDS", "Sinks", "kinds", "open_engine"]

@@ -92,6 +92,16 @@ class ReceiptNotFoundError(NotFoundError):
         super().__init__(f"Session {session} has no publication receipt.")
 
 
+class RouteNotFoundError(NotFoundError):
+    """The service has nothing at that address, or not for that method."""
+
+    code = "route-not-found"
+
+    def __init__(self, method: str, path: str) -> None:
+        self.method, self.path = method, path
+        super().__init__(f"There is nothing at {method} {path}; /openapi.json lists what there is.")
+
+
 class BlobNotFoundError(NotFoundError):
     code = "blob-not-found"
 
@@ -173,6 +183,26 @@ class PermissionDeniedError(RefusedError):
         super().__init__(f"{principal} may not {verb} here.")
 
 
+class UnauthenticatedError(RefusedError):
+    """Nobody knows who asks: no token, or none that is believed. Never says which part of a token is wrong."""
+
+    code = "unauthenticated"
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(f"Who asks? {reason}")
+
+
+class RateLimitedError(RefusedError):
+    """Too much at a time from one principal; nothing was done."""
+
+    code = "rate-limited"
+
+    def __init__(self, what: str, retry_after: float) -> None:
+        self.what, self.retry_after = what, retry_after
+        super().__init__(f"Too many {what}; nothing was done. Try again in {retry_after:.1f} seconds.")
+
+
 class NotDraftError(RefusedError):
     """The lifecycle table has no such step from this status."""
 
@@ -249,6 +279,32 @@ class LimitExceededError(InvalidError):
         super().__init__(f"{limit} would be {figure:,}; the limit is {maximum:,}. Nothing was changed.")
 
 
+class InvalidRequestError(InvalidError):
+    """A request that cannot be read: its JSON, a parameter, a header or a patch."""
+
+    code = "invalid-request"
+
+    def __init__(self, reason: str, where: str | None = None) -> None:
+        self.reason, self.where = reason, where
+        super().__init__(f"{where}: {reason}" if where else reason)
+
+
+class RequestTooLargeError(InvalidError):
+    code = "request-too-large"
+
+    def __init__(self, what: str, maximum: int) -> None:
+        self.what, self.maximum = what, maximum
+        super().__init__(f"The {what} is larger than {maximum:,} bytes. Nothing was changed.")
+
+
+class MediaTypeError(InvalidError):
+    code = "media-type"
+
+    def __init__(self, given: str, allowed: Iterable[str]) -> None:
+        self.given, self.allowed = given, tuple(allowed)
+        super().__init__(f"{given or 'No media type'} is not taken here; send {' or '.join(self.allowed)}.")
+
+
 class VersionRequiredError(InvalidError):
     code = "version-required"
 
@@ -305,6 +361,36 @@ class StoreUnavailableError(UnavailableError):
         super().__init__(
             f"The {store} store did not answer ({reason}); the outcome is unknown, ask again with the same change id."
         )
+
+
+class StoppingError(UnavailableError):
+    """The service is shutting down, or at its bound of connections; nothing was done."""
+
+    code = "stopping"
+
+    def __init__(self, reason: str = "it is shutting down") -> None:
+        self.reason = reason
+        super().__init__(f"The service takes no more requests just now: {reason}. Nothing was done; try again.")
+
+
+class RequestTimeoutError(UnavailableError):
+    """The request did not arrive whole in time; nothing was done."""
+
+    code = "request-timeout"
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        super().__init__(f"The request did not arrive whole within {seconds:g} seconds. Nothing was done.")
+
+
+class ServiceError(UnavailableError):
+    """The service failed in a way it does not know, or did not answer: the outcome of a write is unknown."""
+
+    code = "service"
+
+    def __init__(self, reason: str, request: str | None = None) -> None:
+        self.reason, self.request = reason, request
+        super().__init__(f"{reason} The outcome is unknown; ask again with the same change id.")
 
 
 class StoreFullError(UnavailableError):

@@ -1,8 +1,9 @@
 """What stands in a code block of the manual runs, and says what the manual says it says.
 
 Python blocks run as they stand, ``await`` at the top level included, in a folder and a home of their own. One that
-opens no engine itself is given ``engine``, ``ana`` and ``session``, a fresh draft of three chunks. A block that cannot
-run carries the reason: ``python no-run: needs a server``.
+opens no engine itself is given ``engine``, ``ana`` and ``session``, a fresh draft of three chunks; on the page of the
+client it is ``client`` and ``session``, at a service of its own. A block that cannot run carries the reason:
+``python no-run: needs a server``.
 
 Console blocks run through the command line, one page one home, from top to bottom. ``$ S=$(holdfast ...)`` keeps what a
 command printed. The lines beneath a command are compared with its output: ``…`` stands for any text, a line of ``...``
@@ -16,17 +17,20 @@ import inspect
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+import pytest_asyncio
 from typer.testing import CliRunner
 
 from holdfast.cli.main import app
+from holdfast.client import Client
 from holdfast.compose import open_engine
 from holdfast.model.access import Principal
 from holdfast.settings import Settings
+from holdfast.testing.serving import Served, served
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -56,6 +60,8 @@ def blocks(page: Path) -> Iterator[Block]:
 
 ALL = [block for page in PAGES for block in blocks(page)]
 PYTHON = [block for block in ALL if block.language == "python"]
+RUNNING = [block for block in PYTHON if not block.info and block.page.name != "client.md"]
+ASKING = [block for block in PYTHON if not block.info and block.page.name == "client.md"]
 CONSOLE = [page for page in PAGES if any(block.language == "console" for block in blocks(page))]
 
 
@@ -78,10 +84,9 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 # -- python ----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("block", [block for block in PYTHON if not block.info], ids=lambda block: block.name)
+@pytest.mark.parametrize("block", RUNNING, ids=lambda block: block.name)
 async def test_a_python_block_runs(block: Block, place: Path) -> None:
-    source = "\n" * (block.line - 1) + block.text  # so that a failure names the line of the page
-    code = compile(source, str(block.page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+    code = compiled(block)
     names: dict[str, Any] = {"__name__": "a_block"}
     ana = names["ana"] = Principal("ana")
     if "open_engine(" in block.text:
@@ -90,6 +95,28 @@ async def test_a_python_block_runs(block: Block, place: Path) -> None:
     async with open_engine(Settings(home=place / "home")) as engine:
         session = await engine.create(ana, kind="knowledge", title="Tides", items=ITEMS)
         await run(code, {**names, "engine": engine, "session": session})
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def service(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Served]:
+    """A service in local mode, for the page about the client."""
+    async with served(home=tmp_path_factory.mktemp("service") / "home") as running:
+        yield running
+
+
+@pytest.mark.parametrize("block", ASKING, ids=lambda block: block.name)
+async def test_a_python_block_that_asks_a_service_runs(block: Block, service: Served, place: Path) -> None:
+    named = block.text.replace("http://127.0.0.1:8420", service.address).replace(
+        'token="…"', f'token="{service.token}"'
+    )
+    async with Client(service.address, token=service.token) as client:
+        session = await client.create(kind="knowledge", title="Tides", items=ITEMS)
+        await run(compiled(block._replace(text=named)), {"__name__": "a_block", "client": client, "session": session})
+
+
+def compiled(block: Block) -> Any:
+    source = "\n" * (block.line - 1) + block.text  # so that a failure names the line of the page
+    return compile(source, str(block.page), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
 
 async def run(code: Any, names: dict[str, Any]) -> None:

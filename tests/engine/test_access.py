@@ -103,7 +103,7 @@ CALLS: dict[str, Call] = {
     "audit": lambda engine, session, who: engine.audit(who, session_id=session),
 }
 SERVICE = {"sweep", "verify", "keys", "rotate_keys"}
-ANYBODY = {"create", "ingest", "find", "search", "close"}
+ANYBODY = {"create", "ingest", "find", "search", "close", "counts", "lags"}
 
 READ = {"read", "header", "history", "diff", "feed", "follow", "export", "labels", "receipts", "leased"}
 WRITE = {"edit", "operate", "undo", "redo", "preview_undo", "preview_redo", "lease", "renew", "release", "touch"}

@@ -105,7 +105,10 @@ CHANGES_NOTHING = {"read", "history", "diff", "labels", "receipts", "leased", "p
 }
 STANDS_ALONE = {"lease", "renew", "release", "reopen"}
 """Allowed, they leave the session's own step as it is."""
-ON_NO_SESSION = {"create", "ingest", "find", "search", "sweep", "verify", "keys", "rotate_keys", "audit", "close"}
+ON_NO_SESSION = {"create", "ingest", "find", "search", "sweep", "verify", "keys", "rotate_keys", "audit", "close"} | {
+    "counts",
+    "lags",
+}
 
 
 def public(kind: type) -> set[str]:

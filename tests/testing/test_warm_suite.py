@@ -59,6 +59,14 @@ class PagesByTimeAlone(SqliteWarmStore):
         return await super().find(query, after=after and replace(after, id=""), limit=limit)
 
 
+class CountsWhatIsGone(SqliteWarmStore):
+    """Counts every session there ever was."""
+
+    async def counts(self) -> dict[tuple[str, str], int]:
+        rows: Any = self._file.read.execute("SELECT status, kind, count(*) FROM session GROUP BY status, kind")
+        return {(status, kind): count for status, kind, count in rows}
+
+
 class LooksThenRecords(SqliteWarmStore):
     """Looks where a chain ends, and appends a little later, whatever has come in between."""
 
@@ -101,6 +109,7 @@ class SendsLate(SqliteWarmStore):
         (AppendsOneByOne, "test_an_append_whose_caller_is_cancelled_is_awaited_to_its_outcome"),
         (PassesConflictsOver, "test_of_racing_entries_at_one_step_exactly_one_is_kept"),
         (PagesByTimeAlone, "test_pages_go_on_beyond_a_cursor_and_miss_none_of_one_creation_time"),
+        (CountsWhatIsGone, "test_sessions_under_way_are_counted_by_status_and_kind_over_all_tenants"),
         (LooksThenRecords, "test_of_racing_lines_exactly_one_is_appended_at_each_number"),
         (RecordsEndsApart, "test_a_chain_and_its_end_are_of_one_moment"),
         (SendsLate, "test_closing_finishes_the_writes_already_sent"),

@@ -1,14 +1,15 @@
-"""One run of a command: who asks, of which home, and how the answer is to be given."""
+"""One run of a command: who asks, of which home or service, and how the answer is to be given."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Annotated, Any, Concatenate, ParamSpec, cast
 
 import typer
+from msgspec.structs import replace
 
 from holdfast.cli.coercion import Command
 from holdfast.model.access import Principal
@@ -32,6 +33,14 @@ Home = Annotated[
 As = Annotated[str | None, typer.Option("--as", metavar="NAME", help="Who asks; the operating-system user by default.")]
 Tenant = Annotated[
     str | None, typer.Option("--tenant", metavar="NAME", help="The tenant to work in; 'local' by default.")
+]
+Url = Annotated[
+    str | None,
+    typer.Option("--url", metavar="URL", help="The service to ask, instead of a home; HOLDFAST_URL by default."),
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option("--token-file", metavar="PATH", help="Who asks it: a file with a token; else HOLDFAST_TOKEN."),
 ]
 
 SessionId = Annotated[
@@ -59,32 +68,72 @@ class Call:
 
     Attributes:
         json: answer with one JSON document.
-        who: the principal that asks.
+        who: the principal that asks; a service goes by the token, and ``me`` says who that is.
         rest: arguments that the command did not declare, for one that reads them itself.
-        engine: open while the command runs, unless it asked for none.
+        engine: open while the command runs, unless it asked for none; over a service, what speaks to it.
     """
 
     engine: Engine
 
-    def __init__(self, *, json: bool, home: Path | None, asker: str | None, tenant: str | None) -> None:
+    def __init__(
+        self,
+        *,
+        json: bool,
+        home: Path | None,
+        asker: str | None,
+        tenant: str | None,
+        url: str | None = None,
+        token_file: Path | None = None,
+    ) -> None:
         self.json, self.home = json, home
         self.asker, self.tenant = asker, tenant
+        self.url, self.token_file = url, token_file
         self.rest: list[str] = []
 
-    def over(self, *, json: bool, home: Path | None, asker: str | None, tenant: str | None) -> Call:
+    def over(self, **again: Any) -> Call:
         """The same with what was said again after the command: the later word counts."""
-        return Call(
-            json=json or self.json, home=home or self.home, asker=asker or self.asker, tenant=tenant or self.tenant
-        )
+        return Call(**{name: said or getattr(self, name) for name, said in again.items()})
+
+    @property
+    def address(self) -> str | None:
+        """The service to ask, None for the home. A home that was named goes before a service of the environment.
+
+        Raises:
+            typer.BadParameter: what was said goes with a home alone.
+        """
+        import os
+
+        address = self.url or (None if self.home else os.environ.get("HOLDFAST_URL"))
+        if address is not None:
+            for option, said in (("--home", self.home), ("--as", self.asker), ("--tenant", self.tenant)):
+                if said is not None:
+                    raise typer.BadParameter(f"{option} is for a home; a service goes by the token of who asks it.")
+        return address or None
 
     @property
     def who(self) -> Principal:
-        return Principal(id=self.asker or _user(), tenant=self.tenant or "local")
+        from holdfast.settings.user import LOCAL_TENANT, system_user
+
+        return Principal(id=self.asker or system_user(), tenant=self.tenant or LOCAL_TENANT)
 
     @property
     def admin(self) -> Principal:
         """The same person for verbs on the whole service: who may open the files of an embedded home is its admin."""
-        return Principal(id=self.asker or _user(), tenant=self.tenant or "local", roles=frozenset({"admin"}))
+        return replace(self.who, roles=frozenset({"admin"}))
+
+    def token(self) -> str | None:
+        """What the token file holds, None if none is named."""
+        if self.token_file is None:
+            return None
+        with files():
+            return self.token_file.read_text(encoding="ascii", errors="replace").strip()
+
+    async def me(self) -> Principal:
+        """Who asks, as whoever decides knows it: a service goes by the token."""
+        from holdfast.cli.remote import Remote
+
+        engine: object = self.engine
+        return await engine.whoami() if isinstance(engine, Remote) else self.who
 
     def settings(self) -> Settings:
         """The settings, with ``--home`` in place of theirs."""
@@ -92,8 +141,8 @@ class Call:
 
         from holdfast.settings import Settings
 
-        named = {} if self.home is None else {"HOLDFAST_HOME": str(self.home)}
-        return Settings.load({**os.environ, **named})
+        given = {name: value for name, value in os.environ.items() if name not in ("HOLDFAST_URL", "HOLDFAST_TOKEN")}
+        return Settings.load(given if self.home is None else {**given, "HOLDFAST_HOME": str(self.home)})
 
     async def session(self, text: str) -> str:
         """The id of the session that a whole id or a unique beginning of one names.
@@ -153,11 +202,16 @@ def command(
     engine: bool = True,
     context: dict[str, Any] | None = None,
     cls: type[Command] = Command,
+    runner: Callable[[Coroutine[Any, Any, None]], None] | None = None,
 ) -> Callable[[Callable[Concatenate[Call, P], Awaitable[None]]], Callable[Concatenate[Call, P], Awaitable[None]]]:
     """Register a coroutine as a command. It is called with a ``Call``, the engine open, and its declared arguments.
 
-    Every command gets ``--json`` and the hidden ``--home``, ``--as`` and ``--tenant``, so that these may stand before
-    the command or after it.
+    Every command gets ``--json`` and the hidden ``--home``, ``--as``, ``--tenant``, ``--url`` and ``--token-file``, so
+    that these may stand before the command or after it.
+
+    Args:
+        engine: without one, the command is about this machine, and a service cannot be asked for it.
+        runner: what runs the coroutine, in place of ``asyncio.run``.
     """
 
     def register(
@@ -177,7 +231,7 @@ def command(
             common = {option.name: given.pop(option.name) for option in _COMMON}
             call: Call = context.obj.over(**common)
             call.rest = list(context.args)
-            asyncio.run(_with_engine(call, work, given) if engine else _without(call, work, given))
+            (runner or asyncio.run)(_with_engine(call, work, given) if engine else _without(call, work, given))
 
         run.__doc__, run.__name__, run.__module__ = work.__doc__, getattr(work, "__name__", "run"), work.__module__
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
@@ -189,6 +243,14 @@ def command(
 
 
 async def _with_engine(call: Call, work: Callable[..., Awaitable[None]], given: dict[str, Any]) -> None:
+    address = call.address
+    if address is not None:
+        from holdfast.cli.remote import remote
+
+        async with remote(address, call.token()) as engine:
+            call.engine = cast("Engine", engine)
+            await work(call, **given)
+        return
     from holdfast.compose import open_engine
 
     async with open_engine(call.settings()) as call.engine:
@@ -196,6 +258,8 @@ async def _with_engine(call: Call, work: Callable[..., Awaitable[None]], given: 
 
 
 async def _without(call: Call, work: Callable[..., Awaitable[None]], given: dict[str, Any]) -> None:
+    if call.url is not None:
+        raise typer.BadParameter("this command works on this machine, not on a service: leave --url out.")
     await work(call, **given)
 
 
@@ -210,16 +274,7 @@ _COMMON = tuple(
         ("home", None, Annotated[Path | None, _hidden("--home", "PATH")]),
         ("asker", None, Annotated[str | None, _hidden("--as", "NAME")]),
         ("tenant", None, Annotated[str | None, _hidden("--tenant", "NAME")]),
+        ("url", None, Annotated[str | None, _hidden("--url", "URL")]),
+        ("token_file", None, Annotated[Path | None, _hidden("--token-file", "PATH")]),
     )
 )
-
-
-def _user() -> str:
-    """The operating-system user, or its number where it has no name (as in a bare container)."""
-    import getpass
-    import os
-
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError, ImportError):
-        return f"uid-{os.getuid()}"

@@ -11,10 +11,12 @@ import msgspec
 import typer
 
 from holdfast.cli.call import Call, ChangeId, Expected, Group, Rebase, SessionId, command, files
-from holdfast.cli.operations import OperationCommand, explain, parse, usage
+from holdfast.cli.operations import OperationCommand, parse, usage
 from holdfast.cli.output import emit, moment, one_line, say, table
 from holdfast.errors import InvalidChangeError
 from holdfast.ports.kind import Draft
+from holdfast.wire.changes import Step, make
+from holdfast.wire.operations import explained
 
 if TYPE_CHECKING:
     from holdfast.engine.editing import Committed
@@ -22,17 +24,6 @@ if TYPE_CHECKING:
 After = Annotated[str | None, typer.Option(metavar="KEY", help="Place it right after this item.")]
 Before = Annotated[str | None, typer.Option(metavar="KEY", help="Place it right before this item.")]
 Key = Annotated[str, typer.Argument(metavar="ITEM", help="The item's key: collection/name.")]
-
-
-class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One line of an edit file; one of ``put``, ``delete`` and ``move`` names the item."""
-
-    put: str | None = None
-    delete: str | None = None
-    move: str | None = None
-    body: Any = None
-    after: str | None = None
-    before: str | None = None
 
 
 async def put(
@@ -130,11 +121,15 @@ async def edit(
     except msgspec.ValidationError as error:
         raise InvalidChangeError(f"{_named(file)} is no list of changes: {error}") from None
 
-    def change(draft: Draft) -> None:
-        for at, step in enumerate(steps):
-            _apply(draft, step, at)
-
-    await _edit(call, session, change, expected=expected, rebase=rebase, change_id=change_id, group=group)
+    await _edit(
+        call,
+        session,
+        lambda draft: make(draft, steps),
+        expected=expected,
+        rebase=rebase,
+        change_id=change_id,
+        group=group,
+    )
 
 
 async def run(
@@ -159,7 +154,7 @@ async def run(
     kind = call.engine.kinds[header.kind]
     if operation is None or operation == "--help":
         if call.json:
-            return emit({"kind": kind.name, "operations": [explain(declared) for declared in kind.operations]})
+            return emit({"kind": kind.name, "operations": [explained(declared) for declared in kind.operations]})
         say(f"{kind.name}: {kind.summary}", "")
         return table(
             ("operation", "arguments", "what it does"),
@@ -168,7 +163,7 @@ async def run(
         )
     declared = kind.operation(operation)
     if call.json and any(word in ("-h", "--help") for word in call.rest):
-        return emit(explain(declared))
+        return emit(explained(declared))
     arguments = parse(declared, call.rest, session)
     free = declared.commutative and expected is None
     committed = await call.engine.operate(
@@ -316,20 +311,6 @@ async def _edit(
     ) as draft:
         change(draft)
     show_committed(call, draft.result, "edit")
-
-
-def _apply(draft: Draft, step: Step, at: int) -> None:
-    named = [name for name in ("put", "delete", "move") if getattr(step, name) is not None]
-    if len(named) != 1:
-        raise InvalidChangeError(
-            f"change {at} of the list names {' and '.join(named) or 'none'} of put, delete and move; one is wanted"
-        )
-    if step.put is not None:
-        draft.put(step.put, step.body, after=step.after, before=step.before)
-    elif step.move is not None:
-        draft.move(step.move, after=step.after, before=step.before)
-    elif step.delete is not None:
-        draft.delete(step.delete)
 
 
 def _named(file: str) -> str:

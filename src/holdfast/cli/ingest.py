@@ -13,9 +13,13 @@ from holdfast.cli.call import Call, ChangeId, command, files
 from holdfast.cli.output import counted, emit, note, progress, say, sized
 from holdfast.cli.sessions import SHORT, described
 from holdfast.model.limits import check_limit
+from holdfast.model.retention import Retention
 
 _LARGE = 1_000_000
 """Bytes from which on a document is worth a progress bar."""
+
+_MOST = 1_000_000_000
+"""Bytes of a document that are read to be sent to a service, which has its own limit."""
 
 
 async def ingest(
@@ -38,11 +42,12 @@ async def ingest(
     """Make a session of a document. Prints the session's id."""
     if permanent and hours is not None:
         raise typer.BadParameter("say either --hours N or --permanent.")
-    settings = call.settings()
-    data = _read(file, settings.limits.source_bytes)
-    retention = settings.retention
+    settings = None if call.address else call.settings()  # a service has its own
+    data = _read(file, _MOST if settings is None else settings.limits.source_bytes)
+    retention = None
     if permanent or hours is not None:
-        retention = replace(retention, ttl=None if hours is None else hours * 3600)
+        usual = Retention() if settings is None else settings.retention
+        retention = replace(usual, ttl=None if hours is None else hours * 3600)
     with progress(f"ingesting {Path(file).name}", None, quiet=call.json or len(data) < _LARGE):
         session = await call.engine.ingest(
             call.who,

@@ -208,7 +208,7 @@ async def _seal(call: Call, session: str) -> str:
     """The seal to publish under where none was named: of one's own lock, or of what was published already."""
     header = await call.engine.header(session, call.who)
     if header.lock is not None and header.status_at(datetime.now(UTC)) is Status.LOCKED:
-        if header.lock.owner != call.who.id:
+        if header.lock.owner != (await call.me()).id:
             raise LockHeldError(header.lock.owner, header.lock.until)
         return header.lock.seal
     if header.status is Status.PUBLISHED:

@@ -11,12 +11,26 @@ import typer
 from typer.exceptions import TyperException
 
 from holdfast import errors
-from holdfast.cli import audit, bench, demo, editing, ingest, keys, lifecycle, search, sessions, settings, sweep, verify
-from holdfast.cli.call import As, Call, Home, Json, Tenant
+from holdfast.cli import (
+    audit,
+    bench,
+    demo,
+    editing,
+    ingest,
+    keys,
+    lifecycle,
+    search,
+    serve,
+    sessions,
+    settings,
+    sweep,
+    verify,
+)
+from holdfast.cli.call import As, Call, Home, Json, Tenant, TokenFile, Url
 from holdfast.cli.coercion import Group
 from holdfast.cli.output import as_json, clean, styled
 
-GROUPS = (demo, ingest, sessions, search, audit, verify, keys, sweep, bench, settings)
+GROUPS = (demo, serve, ingest, sessions, search, audit, verify, keys, sweep, bench, settings)
 """One module a command or group of commands, in the order of the help."""
 
 UNEXPECTED, USAGE, INTERRUPTED = 1, 2, 130
@@ -43,6 +57,7 @@ NEXT: dict[str, str] = {
     "lock-held": "`holdfast sessions take-over SESSION` takes it",
     "nothing-to-undo": "`holdfast sessions history SESSION` shows what was done",
     "unknown-operation": "`holdfast sessions run SESSION` lists them with their arguments",
+    "unauthenticated": "HOLDFAST_TOKEN or --token-file says who asks",
     "tampered": "the other sessions are not touched by this",
 }
 """What to do next on the command line, where the error's own sentence does not say it already."""
@@ -126,6 +141,8 @@ def sentence(error: BaseException) -> str:
     """An error for people: what is the matter, and what to do next, on one line."""
     if isinstance(error, errors.HoldfastError):
         hint = NEXT.get(error.code)
+        if "change_id" in error.facts() and hint is None:
+            hint = f"the change id is {error.facts()['change_id']}"
         return clean(" ".join(str(error).split())) + (f" ({hint}.)" if hint else "")
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return "Interrupted. A write that was under way has either landed whole or not at all."
@@ -172,6 +189,8 @@ def root(
     home: Home = None,
     asker: As = None,
     tenant: Tenant = None,
+    url: Url = None,
+    token_file: TokenFile = None,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
     ] = False,
@@ -181,12 +200,13 @@ def root(
     Drafts that can be edited, undone, previewed, locked and published in one step, or thrown away.
 
     `holdfast demo` shows all of it on a document. Data is kept in the home directory of the settings; who may open its
-    files is its admin. --json, --home, --as and --tenant may stand before a command or after it.
+    files is its admin. With --url a service is asked instead, by the token of who asks. --json, --home, --as, --tenant,
+    --url and --token-file may stand before a command or after it.
 
     Exit codes: 0 fine, 1 unexpected, 2 usage, 3 not found, 4 conflict, 5 refused, 6 invalid, 7 unavailable,
     8 integrity, 9 configuration, 130 interrupted.
     """
-    ctx.obj = Call(json=json, home=home, asker=asker, tenant=tenant)
+    ctx.obj = Call(json=json, home=home, asker=asker, tenant=tenant, url=url, token_file=token_file)
 
 
 def main() -> None:

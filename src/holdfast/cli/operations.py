@@ -31,16 +31,6 @@ class _Parser(argparse.ArgumentParser):
         raise typer.BadParameter(f"{message[:1].upper()}{message[1:]}. {self.format_usage().strip()}")
 
 
-def explain(operation: Operation) -> dict[str, Any]:
-    """An operation for programs: its name, summary, and arguments as a JSON schema."""
-    return {
-        "name": operation.name,
-        "summary": operation.summary,
-        "commutative": operation.commutative,
-        "arguments": msgspec.json.schema(operation.arguments),
-    }
-
-
 def usage(operation: Operation) -> list[str]:
     """The arguments as one writes them: ``--key KEY [--at N]``."""
     return [

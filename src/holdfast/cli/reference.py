@@ -9,7 +9,10 @@ from typing import Any
 from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command
 
-SHARED = ("session", "expected", "rebase", "change_id", "group", "json", "home", "asker", "tenant", "help")
+SHARED = (
+    *("session", "expected", "rebase", "change_id", "group"),
+    *("json", "home", "asker", "tenant", "url", "token_file", "help"),
+)
 """Parameters that mean the same wherever they stand; the page says once what that is."""
 
 

@@ -61,7 +61,7 @@ async def verify(
         )
         say(f"{', '.join(extent)}: {found_well}.")
         if not sessions:
-            note(f"Tenant {call.who.tenant!r} has no sessions here; --tenant names another.")
+            note(f"Tenant {(await call.me()).tenant!r} has no sessions here; --tenant names another.")
     if bad:
         raise typer.Exit(DIFFERENCES)
 

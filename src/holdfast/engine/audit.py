@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime
 from hashlib import blake2b
 
@@ -33,22 +33,34 @@ _encode_end = msgspec.msgpack.Encoder().encode
 _decode_end = msgspec.msgpack.Decoder(tuple[bytes, bytes]).decode
 _CHAIN = "audit chain"
 
+Collected = tuple[str, str, str, str, int, str, str]
+
 
 class Audit:
     """Keeps the audit chains, one a tenant."""
 
     def __init__(self, warm: WarmStore, ring: KeyRing, clock: Clock, chance: Chance) -> None:
         self._warm, self._ring, self._clock, self._chance = warm, ring, clock, chance
-        self._counts: dict[tuple[str, str, str, str, int, str, str], int] = {}
+        self._counts: dict[Collected, int] = {}
         self._timer: asyncio.Task[None] | None = None
         self._writing, self._full = asyncio.Lock(), asyncio.Event()
+        self._under_way = 0
+        self._noted = self._since = clock.now()  # when the oldest was noted: of those collected, of those under way
         self.lost = 0
+
+    @property
+    def pending(self) -> tuple[int, datetime | None]:
+        """How many lines are not written yet, and since when the oldest of them waits."""
+        count = len(self._counts) + self._under_way
+        return count, (self._since if self._under_way else self._noted) if count else None
 
     def note(
         self, who: Principal, verb: str, session: str = "", version: int = 0, outcome: str = "ok", proof: str = ""
     ) -> None:
         """Take a line down; it is written within a second."""
         line = (who.tenant, who.id, _fit(verb), _fit(session), version, outcome, proof)
+        if not self._counts:
+            self._noted = self._clock.now()
         self._counts[line] = self._counts.get(line, 0) + 1
         if self._timer is None:
             self._timer = asyncio.get_running_loop().create_task(self._later())
@@ -63,21 +75,11 @@ class Audit:
             counts, self._counts = self._counts, {}
             if not counts:
                 return
-            now = self._clock.now()
-            by_tenant: dict[str, list[AuditLine]] = {}
-            for (tenant, actor, verb, session, version, outcome, proof), count in counts.items():
-                line = AuditLine(now, actor, tenant, verb, session, version, outcome, count, proof)
-                by_tenant.setdefault(tenant, []).append(line)
-            for tenant, lines in by_tenant.items():
-                try:
-                    await self._append(tenant, lines)
-                except HoldfastError:
-                    if len(self._counts) >= _MOST:
-                        self.lost += len(lines)
-                    else:  # kept for the next try while there is room
-                        for line in lines:
-                            kept = (tenant, line.actor, line.verb, line.session, line.version, line.outcome, line.proof)
-                            self._counts[kept] = self._counts.get(kept, 0) + line.count
+            self._under_way, self._since = len(counts), self._noted
+            try:
+                await self._write(counts)
+            finally:
+                self._under_way = 0
 
     async def close(self) -> None:
         """Write what has been taken down, and take no more."""
@@ -125,6 +127,24 @@ class Audit:
             except IntegrityError:
                 failed.append(f"audit chain {chain}")
         return failed
+
+    async def _write(self, counts: Mapping[Collected, int]) -> None:
+        now = self._clock.now()
+        by_tenant: dict[str, list[AuditLine]] = {}
+        for (tenant, actor, verb, session, version, outcome, proof), count in counts.items():
+            line = AuditLine(now, actor, tenant, verb, session, version, outcome, count, proof)
+            by_tenant.setdefault(tenant, []).append(line)
+        for tenant, lines in by_tenant.items():
+            try:
+                await self._append(tenant, lines)
+            except HoldfastError:
+                if len(self._counts) >= _MOST:
+                    self.lost += len(lines)
+                else:  # kept for the next try while there is room
+                    self._noted = self._since
+                    for line in lines:
+                        kept = (tenant, line.actor, line.verb, line.session, line.version, line.outcome, line.proof)
+                        self._counts[kept] = self._counts.get(kept, 0) + line.count
 
     async def _append(
         self,

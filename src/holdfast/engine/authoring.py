@@ -20,6 +20,7 @@ from holdfast.engine.opened import Opened
 from holdfast.engine.sealing import fingerprint
 from holdfast.errors import InvalidChangeError, VersionConflictError, VersionRequiredError
 from holdfast.model.access import Principal
+from holdfast.model.cursor import Seen
 from holdfast.model.item import Item, encode_body
 from holdfast.model.limits import Limits
 from holdfast.model.session import LIFECYCLE, Header
@@ -38,11 +39,20 @@ class Ask(msgspec.Struct, frozen=True):
     session: str
     who: Principal
     verb: str
-    expected: int | None
+    expected: int | Seen | None
     rebase: bool = False
     change_id: str | None = None
     group: str | None = None
     fence: int | None = None
+
+    @property
+    def version(self) -> int | None:
+        """The version its author saw."""
+        return self.expected.version if isinstance(self.expected, Seen) else self.expected
+
+    def is_beyond(self, opened: Opened) -> bool:
+        """Whether its author has seen more of the session than this."""
+        return isinstance(self.expected, Seen) and self.expected.step > opened.header.step
 
 
 class Authoring:
@@ -89,10 +99,11 @@ class Authoring:
             if ask.change_id:
                 request = replace(request, fingerprint=fingerprint(ask.verb, asked))
             opened = await self._gate.settled(ask.session, ask.who, ask.verb, load=True)
+            await self._check_history(ask, opened)
 
             async def strict(now: Opened) -> Decision:
-                if now.header.version != ask.expected:
-                    raise VersionConflictError(ask.session, ask.expected or 0, now.header.version)
+                if now.header.version != ask.version:
+                    raise VersionConflictError(ask.session, ask.version or 0, now.header.version)
                 return await decide(now)
 
             return await self._commit(ask, opened, request, strict, noted)
@@ -103,14 +114,15 @@ class Authoring:
             if ask.expected is None:
                 raise VersionRequiredError(ask.verb)
             request = self.request(ask)
-            opened = self._gate.recalled(ask.session, ask.who, "edit")
-            if opened is None or ask.expected != opened.header.version:
+            opened, version = self._gate.recalled(ask.session, ask.who, "edit"), request.expected or 0
+            if opened is None or version != opened.header.version or ask.is_beyond(opened):
                 opened = await self._gate.settled(ask.session, ask.who, "edit", load=True)
+            await self._check_history(ask, opened)
             base: Mapping[str, Item] = opened.items
-            if ask.expected != opened.header.version:
-                if not 0 <= ask.expected <= opened.header.version:
-                    raise VersionConflictError(ask.session, ask.expected, opened.header.version)
-                base = await self._history.as_of(opened, ask.expected)
+            if version != opened.header.version:
+                if not 0 <= version <= opened.header.version:
+                    raise VersionConflictError(ask.session, version, opened.header.version)
+                base = await self._history.as_of(opened, version)
             return opened, request, DraftView(base, self._limits, request.change)
 
     async def land(self, ask: Ask, request: Request, opened: Opened, draft: DraftView) -> Committed:
@@ -119,17 +131,17 @@ class Authoring:
         """
 
         async def decide(now: Opened) -> Decision:
-            version = now.header.version
-            if request.expected is None or request.expected == version:
+            version, expected = now.header.version, request.expected or 0
+            if expected == version:
                 return Decision(draft.wanted)
-            theirs = await self._history.touched_since(now, request.expected)
+            theirs = await self._history.touched_since(now, expected)
             mine = draft.reads | draft.wanted.keys()
             clashing = {key for key in theirs if key in mine or key.partition("/")[0] in draft.collections}
             if ask.rebase and not clashing:
                 return Decision(draft.wanted)
             keys = clashing if ask.rebase else clashing | draft.wanted.keys()
             found = conflicts(draft.base, now.items, draft.wanted, keys)
-            raise VersionConflictError(ask.session, request.expected, version, found)
+            raise VersionConflictError(ask.session, expected, version, found)
 
         with self._gate.asked(ask.who, ask.verb, ask.session) as noted:
             return await self._commit(ask, opened, request, decide, noted)
@@ -140,7 +152,12 @@ class Authoring:
             if name is not None:
                 check_text(what, name, most=_MOST_NAME)
         change = ask.change_id or urlsafe_b64encode(self._chance.bytes(16))[:22].decode()
-        return Request(ask.verb, ask.who.id, change, b"", ask.expected, ask.group, ask.fence)
+        return Request(ask.verb, ask.who.id, change, b"", ask.version, ask.group, ask.fence)
+
+    async def _check_history(self, ask: Ask, opened: Opened) -> None:
+        """Raise unless what the author saw is of this history, and not of one that a lost disk has replaced."""
+        if isinstance(ask.expected, Seen) and not await self._history.has(opened, ask.expected):
+            raise VersionConflictError(ask.session, ask.expected.version, opened.header.version)
 
     async def _apply(self, ask: Ask, run: Callable[[DraftView], None], asked: bytes) -> Committed:
         """Commit what may be sent without a version: run on whichever state it lands on, and again if that moves."""

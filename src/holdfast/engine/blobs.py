@@ -36,6 +36,10 @@ class Blobs:
             raise BlobNotFoundError(name)
         return inflate(opened.cipher.open(sealed, b"blob" + key.encode(), f"blob {name}"))
 
+    async def answers(self) -> None:
+        """Return if the store answers; raise if not."""
+        await self._cold.get("health/none")
+
     async def names(self, session: str) -> set[str]:
         """The names of all objects kept for a session."""
         prefix = _key(session, "")

@@ -9,7 +9,7 @@ import msgspec
 from holdfast.engine.gate import Gate
 from holdfast.model.access import Principal
 from holdfast.model.cursor import PageCursor, read_page_cursor, write_cursor
-from holdfast.model.session import GONE, Header, SealedHead
+from holdfast.model.session import GONE, Header, SealedHead, Tier
 from holdfast.model.text import is_text
 from holdfast.ports.warm import Query, WarmStore
 
@@ -34,7 +34,9 @@ class Catalogue:
     def __init__(self, warm: WarmStore, gate: Gate) -> None:
         self._warm, self._gate = warm, gate
 
-    async def find(self, who: Principal, query: Query, text: str | None, after: str | None, limit: int) -> Page:
+    async def find(
+        self, who: Principal, query: Query, text: str | None, tier: Tier | None, after: str | None, limit: int
+    ) -> Page:
         """Sessions that match and that this principal may know of; ``text`` is looked for in titles, case aside."""
         cursor = read_page_cursor(after) if after else None
         if not all(map(is_text, filter(None, (query.owner, query.kind, query.status)))):
@@ -48,6 +50,8 @@ class Catalogue:
             if header is None and not purged and (who.id == head.owner or who.roles & {"admin", "auditor"}):
                 unreadable.append(head.id)
             if header is None or (wanted is not None and wanted not in header.title.casefold()):
+                continue
+            if tier is not None and header.tier is not tier:
                 continue
             found.append(header)
             if len(found) > limit:

@@ -7,7 +7,7 @@ audit: changes in the session's own log, reads and refusals in the audit chain.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -24,10 +24,11 @@ from holdfast.engine.history import History
 from holdfast.engine.journal import Journal
 from holdfast.engine.labels import Label, Labels
 from holdfast.engine.leasing import Leasing
-from holdfast.engine.lifecycle import Lifecycle
+from holdfast.engine.lifecycle import Lifecycle, Sent
 from holdfast.engine.opened import Opened
 from holdfast.engine.publishing import Preview, Progress, Publishing
 from holdfast.engine.retention import Retaining, Swept
+from holdfast.engine.revoking import Revoking
 from holdfast.engine.rotation import KeyIds, Rotated, Rotation
 from holdfast.engine.sealing import KeyRing
 from holdfast.engine.trail import Trail
@@ -35,17 +36,20 @@ from holdfast.engine.verification import Verification, Verified
 from holdfast.errors import InvalidChangeError, UnknownKindError
 from holdfast.model.access import SYSTEM, Principal, Role
 from holdfast.model.audit import AuditLine
+from holdfast.model.cursor import Seen
 from holdfast.model.difference import Difference
 from holdfast.model.entry import Entry
 from holdfast.model.lease import Lease
 from holdfast.model.limits import Limits, check_limit
 from holdfast.model.retention import Retention
-from holdfast.model.session import Header, Session
+from holdfast.model.revocation import Revocation
+from holdfast.model.session import Header, Session, Tier
 from holdfast.model.text import check_text
 from holdfast.ports.clock import Chance, Clock
 from holdfast.ports.cold import ColdStore
 from holdfast.ports.hot import HotStore
 from holdfast.ports.kind import Kind
+from holdfast.ports.observer import Lags, Observer
 from holdfast.ports.sink import Hit, Receipt, Sink
 from holdfast.ports.warm import Query, WarmStore
 
@@ -57,6 +61,7 @@ _MOST_SOURCE_NAME = 1_000
 class Policy(msgspec.Struct, frozen=True):
     """What of the settings the engine decides by; times in seconds.
 
+    ``token`` is how long the service may believe a token from its issue on, differences between clocks included.
     ``keep_revisions`` are kept in a sink to roll back to; ``keep_sessions`` and ``keep_bytes`` bound what is at hand in
     memory.
     """
@@ -66,13 +71,17 @@ class Policy(msgspec.Struct, frozen=True):
     grace: float = 604_800.0
     lock: float = 900.0
     lease: float = 30.0
+    token: float = 86_520.0
     keep_revisions: int = 5
     keep_sessions: int = 1_000
     keep_bytes: int = 256_000_000
 
 
 class Engine:
-    """Everything that can be done with sessions. Made by ``open_engine``; one to an event loop."""
+    """Everything that can be done with sessions. Made by ``open_engine``; one to an event loop.
+
+    ``revoking`` is for whoever verifies tokens: what is revoked, of every tenant.
+    """
 
     def __init__(
         self,
@@ -86,13 +95,23 @@ class Engine:
         clock: Clock,
         chance: Chance,
         policy: Policy,
+        observer: Observer | None = None,
     ) -> None:
         self.kinds, self.policy, self._sinks = kinds, policy, sinks
+        self._clock, self._observer, self._swept = clock, observer, clock.now()
         limits = policy.limits
         self._journal = journal = Journal(
-            hot, warm, ring, clock, chance, keep=policy.keep_sessions, keep_bytes=policy.keep_bytes
+            hot,
+            warm,
+            ring,
+            clock,
+            chance,
+            keep=policy.keep_sessions,
+            keep_bytes=policy.keep_bytes,
+            observer=observer,
         )
-        blobs, editing = Blobs(cold), Editing(journal, clock, kinds, limits)
+        self._blobs = blobs = Blobs(cold)
+        editing = Editing(journal, clock, kinds, limits)
         self._lifecycle = lifecycle = Lifecycle(journal, clock, chance)
         self._history = history = History(journal)
         self._audit = audit = Audit(warm, ring, clock, chance)
@@ -120,6 +139,7 @@ class Engine:
         self._trail = Trail(journal, gate, audit)
         self._verification = Verification(journal, blobs, audit)
         self._rotation = Rotation(hot, ring, self._catalogue, audit)
+        self.revoking = Revoking(hot, policy.token)
 
     # -- making and finding ------------------------------------------------------------------------------------------
 
@@ -176,6 +196,7 @@ class Engine:
         *,
         kind: str | None = None,
         status: str | None = None,
+        tier: Tier | None = None,
         owner: str | None = None,
         text: str | None = None,
         after: str | None = None,
@@ -184,7 +205,7 @@ class Engine:
         """Sessions this principal may see, newest first; ``text`` is looked for in the title."""
         with self._gate.asked(who, "find") as asked:
             query = Query(who.tenant, owner, kind, status)
-            page = await self._catalogue.find(who, query, text, after, _bounded(limit))
+            page = await self._catalogue.find(who, query, text, tier, after, _bounded(limit))
             asked.done()
             return page
 
@@ -229,8 +250,14 @@ class Engine:
             asked.done(opened.header.version)
             return await self._feed.page(opened, after, _bounded(limit))
 
-    async def follow(self, session_id: str, who: Principal, *, after: str | None = None) -> AsyncIterator[FeedPage]:
-        """The feed as it grows: a page whenever there is more. It ends, with the error, once the right to it does."""
+    async def follow(
+        self, session_id: str, who: Principal, *, after: str | None = None, idle: float | None = None
+    ) -> AsyncGenerator[FeedPage]:
+        """The feed as it grows: a page whenever there is more. It ends, with the error, once the right to it does.
+
+        Args:
+            idle: after so many seconds without news comes a page without entries.
+        """
         with self._gate.asked(who, "follow", session_id) as asked:
             asked.done()
 
@@ -238,7 +265,7 @@ class Engine:
                 opened = await self._gate.enter(session_id, who, "feed", gone=True)
                 return await self._feed.page(opened, cursor, _MOST_PER_PAGE)
 
-            async for page in self._feed.follow(session_id, after, read):
+            async for page in self._feed.follow(session_id, after, read, idle):
                 yield page
 
     async def export(self, session_id: str, who: Principal) -> dict[str, Any]:
@@ -269,7 +296,7 @@ class Engine:
         session_id: str,
         who: Principal,
         *,
-        expected: int | None = None,
+        expected: int | Seen | None = None,
         rebase: bool = False,
         change_id: str | None = None,
         group: str | None = None,
@@ -279,7 +306,7 @@ class Engine:
         """The one way to change a session: ``async with engine.edit(...) as draft``.
 
         Args:
-            expected: the version its author saw.
+            expected: the version its author saw; as ``Seen``, it is also checked to be of this history.
             rebase: land on a newer version if nothing read or written here has changed since; else any newer version is
                 a conflict.
             change_id: the same id again with the same changes gives the first answer.
@@ -302,7 +329,7 @@ class Engine:
         operation: str,
         arguments: Mapping[str, Any] | None = None,
         *,
-        expected: int | None = None,
+        expected: int | Seen | None = None,
         rebase: bool = False,
         change_id: str | None = None,
         group: str | None = None,
@@ -317,7 +344,7 @@ class Engine:
         session_id: str,
         who: Principal,
         *,
-        expected: int | None,
+        expected: int | Seen | None,
         change_id: str | None = None,
         fence: int | None = None,
     ) -> Committed:
@@ -330,7 +357,7 @@ class Engine:
         session_id: str,
         who: Principal,
         *,
-        expected: int | None,
+        expected: int | Seen | None,
         change_id: str | None = None,
         fence: int | None = None,
     ) -> Committed:
@@ -358,7 +385,7 @@ class Engine:
         who: Principal,
         to: int | str,
         *,
-        expected: int | None,
+        expected: int | Seen | None,
         change_id: str | None = None,
         fence: int | None = None,
     ) -> Committed:
@@ -373,11 +400,14 @@ class Engine:
 
     # -- labels, names, rights ---------------------------------------------------------------------------------------
 
-    async def label(self, session_id: str, who: Principal, name: str, *, version: int | None = None) -> Label:
+    async def label(
+        self, session_id: str, who: Principal, name: str, *, version: int | None = None, change_id: str | None = None
+    ) -> Label:
         """Name a version, the newest by default; a name used before moves."""
         with self._gate.asked(who, "label", session_id):
+            sent = Sent.under(change_id, "label", (name, version))
             opened = await self._gate.settled(session_id, who, "label", load=True)
-            return await self._labels.set(opened, who.id, name, version)
+            return await self._labels.set(opened, who.id, name, version, sent)
 
     async def labels(self, session_id: str, who: Principal) -> list[Label]:
         """The session's labels, newest version first."""
@@ -386,18 +416,22 @@ class Engine:
             asked.done(opened.header.version)
             return self._labels.all(opened)
 
-    async def rename(self, session_id: str, who: Principal, title: str) -> Header:
+    async def rename(self, session_id: str, who: Principal, title: str, *, change_id: str | None = None) -> Header:
         """Give a session another title."""
         with self._gate.asked(who, "rename", session_id):
+            sent = Sent.under(change_id, "rename", title)
             opened = await self._gate.settled(session_id, who, "rename")
-            return (await self._lifecycle.rename(opened, who.id, title)).header
+            return (await self._lifecycle.rename(opened, who.id, title, sent)).header
 
-    async def grant(self, session_id: str, who: Principal, principal: str, role: Role | None) -> Header:
+    async def grant(
+        self, session_id: str, who: Principal, principal: str, role: Role | None, *, change_id: str | None = None
+    ) -> Header:
         """Give a principal a role on a session, or take it away."""
         with self._gate.asked(who, "grant", session_id):
+            sent = Sent.under(change_id, "grant", (principal, role))
             opened = await self._gate.settled(session_id, who, "grant")
             most = self.policy.limits.grants
-            return (await self._lifecycle.grant(opened, who.id, principal, role, most)).header
+            return (await self._lifecycle.grant(opened, who.id, principal, role, most, sent)).header
 
     # -- preview, publish --------------------------------------------------------------------------------------------
 
@@ -407,11 +441,12 @@ class Engine:
             opened = await self._gate.settled(session_id, who, "preview", load=True)
             return await self._publishing.preview(opened, who.id, self._lock_length(seconds))
 
-    async def unlock(self, session_id: str, who: Principal) -> Header:
+    async def unlock(self, session_id: str, who: Principal, *, change_id: str | None = None) -> Header:
         """Make a locked session a draft again; an admin may unlock anybody's."""
         with self._gate.asked(who, "unlock", session_id):
+            sent = Sent.under(change_id, "unlock")
             opened = await self._gate.settled(session_id, who, "unlock")
-            return (await self._lifecycle.unlock(opened, who.id, force="admin" in who.roles)).header
+            return (await self._lifecycle.unlock(opened, who.id, force="admin" in who.roles, sent=sent)).header
 
     async def take_over(self, session_id: str, who: Principal, *, seconds: float | None = None) -> Preview:
         """Take somebody's lock over; the state its owner left is labelled first."""
@@ -460,38 +495,59 @@ class Engine:
 
     # -- keeping and letting go --------------------------------------------------------------------------------------
 
-    async def discard(self, session_id: str, who: Principal) -> Header:
+    async def discard(self, session_id: str, who: Principal, *, change_id: str | None = None) -> Header:
         """Throw a session away; within its grace it can be had back."""
         with self._gate.asked(who, "discard", session_id):
-            opened = await self._gate.settled(session_id, who, "discard")
-            opened = await self._lifecycle.discard(opened, who.id, self.policy.grace)
+            sent = Sent.under(change_id, "discard")
+            opened = await self._gate.settled(session_id, who, "discard", gone=sent is not None)
+            opened = await self._lifecycle.discard(opened, who.id, self.policy.grace, sent)
             if self.policy.grace <= 0:
                 await self._retaining.purge(opened)
             return opened.header
 
-    async def revive(self, session_id: str, who: Principal) -> Header:
+    async def revive(self, session_id: str, who: Principal, *, change_id: str | None = None) -> Header:
         """Take a discarded or expired session back within its grace."""
         with self._gate.asked(who, "revive", session_id):
+            sent = Sent.under(change_id, "revive")
             opened = await self._gate.enter(session_id, who, "revive", gone=True)
-            return (await self._retaining.revive(opened, who.id)).header
+            return (await self._retaining.revive(opened, who.id, sent)).header
 
-    async def touch(self, session_id: str, who: Principal) -> Header:
+    async def touch(self, session_id: str, who: Principal, *, change_id: str | None = None) -> Header:
         """Start a sliding time to live anew."""
         with self._gate.asked(who, "touch", session_id):
+            sent = Sent.under(change_id, "touch")
             opened = await self._gate.settled(session_id, who, "touch")
-            return (await self._retaining.touch(opened, who.id)).header
+            return (await self._retaining.touch(opened, who.id, sent)).header
 
-    async def extend(self, session_id: str, who: Principal, *, seconds: float | None) -> Header:
+    async def extend(
+        self, session_id: str, who: Principal, *, seconds: float | None, change_id: str | None = None
+    ) -> Header:
         """Keep a session for that long from now, None for good."""
         with self._gate.asked(who, "extend", session_id):
+            sent = Sent.under(change_id, "extend", seconds)
             opened = await self._gate.settled(session_id, who, "extend")
-            return (await self._retaining.extend(opened, who.id, seconds)).header
+            return (await self._retaining.extend(opened, who.id, seconds, sent)).header
+
+    async def suspend(self, session_id: str, who: Principal, *, change_id: str | None = None) -> Header:
+        """Set a session to rest until it is next written.
+
+        Raises:
+            LeaseHeldError: somebody's lease on it is live.
+        """
+        with self._gate.asked(who, "suspend", session_id):
+            sent = Sent.under(change_id, "suspend")
+            opened = await self._gate.settled(session_id, who, "suspend")
+            await self._leasing.check_free(opened)
+            header = (await self._lifecycle.suspend(opened, who.id, sent)).header
+            self._journal.forget(session_id)
+            return header
 
     async def sweep(self, who: Principal) -> Swept:
         """Do what is due: warn, expire, take down lapsed locks, finish or undo publications, purge."""
         with self._gate.asked(who, "sweep") as asked:
             self._gate.serve(who, "sweep")
             swept = await self._retaining.sweep(self._publishing.recover)
+            self._swept = self._clock.now()
             if swept.total or who.id != SYSTEM:  # the sweeper's own rounds that find nothing to do are no news
                 asked.done()
             return swept
@@ -508,6 +564,8 @@ class Engine:
             opened = await self._gate.settled(session_id, who, "lease")
             lease = await self._leasing.acquire(opened, holder, seconds, force=force)
             asked.done(opened.header.version)
+            if self._observer is not None:
+                self._observer.leased("taken", opened.header, who.id, lease)
             return lease
 
     async def renew(self, lease: Lease, who: Principal, *, seconds: float | None = None) -> Lease:
@@ -516,6 +574,8 @@ class Engine:
             opened = await self._gate.enter(lease.session, who, "lease")
             renewed = await self._leasing.renew(opened, lease, seconds)
             asked.done(opened.header.version)
+            if self._observer is not None:
+                self._observer.leased("renewed", opened.header, who.id, renewed)
             return renewed
 
     async def release(self, lease: Lease, who: Principal) -> None:
@@ -524,6 +584,8 @@ class Engine:
             opened = await self._gate.enter(lease.session, who, "lease", gone=True)
             await self._leasing.release(lease)
             asked.done(opened.header.version)
+            if self._observer is not None:
+                self._observer.leased("released", opened.header, who.id, lease)
 
     async def leased(self, session_id: str, who: Principal) -> Lease | None:
         """Who holds the lease now."""
@@ -583,8 +645,72 @@ class Engine:
             asked.done()
             return rotated
 
+    async def revoke(
+        self,
+        who: Principal,
+        *,
+        token: str | None = None,
+        principal: str | None = None,
+        everybody: bool = False,
+        before: float | None = None,
+        until: float | None = None,
+    ) -> Revocation:
+        """Take tokens back before they expire: one of them, or all that were issued before a time.
+
+        An admin may for anybody in the tenant, everybody for himself. It is in force in this process when it returns,
+        and in every other within a second.
+
+        Args:
+            token: the id (``jti``) of one token; who is no admin reaches only his own by it.
+            principal: whose tokens.
+            everybody: those of the whole tenant, whoever asks included.
+            before: seconds since the epoch, on the issuer's clock; now by default. Not with a ``token``.
+            until: when that ``token`` expires, leeway included, if known: from then on the revocation is forgotten.
+        Raises:
+            LimitExceededError: too many single tokens of one's own.
+        """
+        with self._gate.asked(who, "revoke") as asked:
+            revocation = await self.revoking.revoke(
+                who, token, principal, everybody=everybody, before=before, until=until
+            )
+            asked.done()
+            return revocation
+
+    async def revocations(self, who: Principal) -> list[Revocation]:
+        """What stands revoked and has not lapsed: to an admin all of the tenant, to others their own."""
+        with self._gate.asked(who, "revocations") as asked:
+            asked.done()
+            return await self.revoking.standing(who)
+
+    async def counts(self) -> dict[tuple[str, str], int]:
+        """How many sessions are under way, of every tenant, by status and kind. For metrics: it is not audited, and
+        a session that is past its time counts until the sweeper has been.
+        """
+        return await self._journal.warm.counts()
+
+    def lags(self) -> Lags:
+        """How far the engine is behind with what it does by itself. For metrics: it is not audited."""
+        now = self._clock.now()
+        pending, since = self._audit.pending
+        waited = 0.0 if since is None else (now - since).total_seconds()
+        return Lags(pending, waited, self._audit.lost, (now - self._swept).total_seconds())
+
+    async def health(self) -> dict[str, str]:
+        """Each tier asked whether it answers: ``ok``, or the code of the error."""
+        asked = {
+            "hot": self._journal.hot.head("-"),
+            "warm": self._journal.warm.head("-"),
+            "cold": self._blobs.answers(),
+        }
+        found = await asyncio.gather(*asked.values(), return_exceptions=True)
+        return {
+            tier: "ok" if not isinstance(said, BaseException) else getattr(said, "code", type(said).__name__)
+            for tier, said in zip(asked, found, strict=True)
+        }
+
     async def close(self) -> None:
         """Write what is left of the audit. The stores are closed by whoever opened them."""
+        await self._journal.watching.close()
         await self._audit.close()
 
     def _lock_length(self, seconds: float | None) -> float:

@@ -12,9 +12,6 @@ from holdfast.engine.opened import Opened
 from holdfast.model.cursor import FeedCursor, read_feed_cursor, write_cursor
 from holdfast.model.entry import Entry
 
-_POLL = 0.25
-"""Seconds until a follower looks again by itself: another process's commits wake nobody here."""
-
 
 class FeedPage(msgspec.Struct, frozen=True):
     """Entries in order, and the cursor to go on from. ``reload``: the past the cursor stood in is gone; read anew."""
@@ -22,6 +19,11 @@ class FeedPage(msgspec.Struct, frozen=True):
     entries: tuple[Entry, ...]
     cursor: str
     reload: bool = False
+
+    @property
+    def cursors(self) -> list[str]:
+        """The cursor after each of the entries."""
+        return [write_cursor(FeedCursor(entry.step, entry.digest)) for entry in self.entries]
 
 
 class Feed:
@@ -48,12 +50,12 @@ class Feed:
         return FeedPage(tuple(entries), write_cursor(FeedCursor(entries[-1].step, entries[-1].digest)))
 
     async def follow(
-        self, session: str, after: str | None, read: Callable[[str | None], Awaitable[FeedPage]]
+        self, session: str, after: str | None, read: Callable[[str | None], Awaitable[FeedPage]], idle: float | None
     ) -> AsyncIterator[FeedPage]:
         """A page whenever there is more; ``read`` gives the page beyond a cursor, or raises once the right to it
-        ends.
+        ends. After ``idle`` seconds without news comes a page without entries.
         """
-        event = self._journal.watch(session)
+        event = self._journal.watching.watch(session)
         try:
             while True:
                 event.clear()
@@ -62,9 +64,11 @@ class Feed:
                 if page.entries or page.reload:
                     yield page
                     continue
-                try:
-                    await asyncio.wait_for(event.wait(), _POLL)
-                except TimeoutError:
-                    continue
+                while not event.is_set():
+                    try:
+                        async with asyncio.timeout(idle):
+                            await event.wait()
+                    except TimeoutError:
+                        yield page
         finally:
-            self._journal.unwatch(session, event)
+            self._journal.watching.unwatch(session, event)

@@ -69,9 +69,11 @@ class Gate:
             return None
         return opened
 
-    async def settled(self, session: str, who: Principal, verb: str, *, load: bool = False) -> Opened:
+    async def settled(
+        self, session: str, who: Principal, verb: str, *, load: bool = False, gone: bool = False
+    ) -> Opened:
         """Enter for a change: a lock that has lapsed is taken down first."""
-        entered = await self.enter(session, who, verb, load=load)
+        entered = await self.enter(session, who, verb, load=load, gone=gone)
         opened = await self._lifecycle.settle(entered)
         return await self._journal.load(session) if entered.loaded and not opened.loaded else opened
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
@@ -24,13 +23,15 @@ from holdfast.engine.sealing import (
     seal_item,
     seal_payload,
 )
+from holdfast.engine.watching import Watching
 from holdfast.errors import LimitExceededError, SessionGoneError, SessionNotFoundError, TamperedError, UnreadableError
 from holdfast.model.change import ChangeSet
 from holdfast.model.entry import GENESIS, EntryHeader, SealedEntry, entry_digest
 from holdfast.model.item import Item
-from holdfast.model.session import GONE, Header, SealedHead, SealedItem, Write
+from holdfast.model.session import GONE, Header, SealedHead, SealedItem, Tier, Write
 from holdfast.ports.clock import Chance, Clock
 from holdfast.ports.hot import HotStore
+from holdfast.ports.observer import Observer
 from holdfast.ports.warm import WarmStore
 
 _FRESH = timedelta(seconds=0.5)
@@ -65,14 +66,23 @@ class Journal:
     """Opens sessions and appends to their logs."""
 
     def __init__(
-        self, hot: HotStore, warm: WarmStore, ring: KeyRing, clock: Clock, chance: Chance, *, keep: int, keep_bytes: int
+        self,
+        hot: HotStore,
+        warm: WarmStore,
+        ring: KeyRing,
+        clock: Clock,
+        chance: Chance,
+        *,
+        keep: int,
+        keep_bytes: int,
+        observer: Observer | None = None,
     ) -> None:
-        self.hot, self.warm, self.ring = hot, warm, ring
+        self.hot, self.warm, self.ring, self._observer = hot, warm, ring, observer
         self.log = Log(hot, warm)
         self._clock, self._chance = clock, chance
         self._opened: OrderedDict[str, Opened] = OrderedDict()
         self._keep, self._keep_bytes, self._bytes = keep, keep_bytes, 0
-        self._watchers: dict[str, set[asyncio.Event]] = {}
+        self.watching = Watching(hot)
 
     # -- opening -------------------------------------------------------------------------------------------------------
 
@@ -180,6 +190,7 @@ class Journal:
             state=digest if commit else was.state,
             updated=now,
             root=root,
+            tier=Tier.DORMANT if step.operation == "suspend" else Tier.ACTIVE,
             sealed=was.sealed + len(sealed_items) + 2,
         )
         due = header.next_look(opened.due)
@@ -193,14 +204,15 @@ class Journal:
         )
         if not await self.hot.write(write, now=now):
             return None
+        if self._observer is not None:
+            self._observer.appended(header, step.operation, step.actor, now)
         if opened.data_key is not None and self.ring.is_stale(opened.key):
             # The keys were rotated between wrapping and landing, and the one it is under may be gone already.
             await self.hot.rewrap(was.id, old=opened.key, new=self.ring.wrap(opened.data_key, was.tenant, was.id))
             return await self.load(was.id)
         following = opened.follow(header, due, step.items, notes)
         self._remember(following, now)
-        for watcher in self._watchers.get(was.id, ()):
-            watcher.set()
+        self.watching.wake(was.id)
         return following
 
     def _seal_items(
@@ -235,18 +247,6 @@ class Journal:
                 root ^= cipher.root_part(row.id, row.version)
                 sealed.append(row)
         return sealed, notes, root.to_bytes(32, "big")
-
-    def watch(self, session: str) -> asyncio.Event:
-        """An event that is set whenever this process appends to the session; give it back with ``unwatch``."""
-        event = asyncio.Event()
-        self._watchers.setdefault(session, set()).add(event)
-        return event
-
-    def unwatch(self, session: str, event: asyncio.Event) -> None:
-        watchers = self._watchers.get(session, set())
-        watchers.discard(event)
-        if not watchers:
-            self._watchers.pop(session, None)
 
     # -- unsealing -----------------------------------------------------------------------------------------------------
 

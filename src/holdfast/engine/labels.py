@@ -8,7 +8,7 @@ import msgspec
 from msgspec.structs import replace
 
 from holdfast.engine.history import History
-from holdfast.engine.lifecycle import Lifecycle, Turn
+from holdfast.engine.lifecycle import Lifecycle, Sent, Turn
 from holdfast.engine.opened import Opened
 from holdfast.errors import InvalidChangeError, LabelNotFoundError
 from holdfast.model.limits import Limits, check_limit
@@ -33,7 +33,7 @@ class Labels:
     def __init__(self, lifecycle: Lifecycle, history: History, clock: Clock, limits: Limits) -> None:
         self._lifecycle, self._history, self._clock, self._limits = lifecycle, history, clock, limits
 
-    async def set(self, opened: Opened, actor: str, name: str, version: int | None) -> Label:
+    async def set(self, opened: Opened, actor: str, name: str, version: int | None, sent: Sent | None = None) -> Label:
         """Name a version, the newest by default; a name used before moves."""
         if not 1 <= len(name) <= _MOST_NAME or not name.isprintable():
             raise InvalidChangeError(f"a label has 1 to {_MOST_NAME} printable characters")
@@ -41,7 +41,7 @@ class Labels:
             raise InvalidChangeError("a label such as 3 or v3 would read as a version; add a word")
         self._history.check_version(opened, version)
         following = await self._lifecycle.step(
-            opened, "label", actor, lambda now: self.turn(now, actor, name, version), notes=True
+            opened, "label", actor, lambda now: self.turn(now, actor, name, version), notes=True, sent=sent
         )
         return self.get(following, name)
 

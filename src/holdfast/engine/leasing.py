@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from holdfast.engine.lifecycle import Lifecycle
 from holdfast.engine.opened import Opened
-from holdfast.errors import InvalidChangeError, SessionNotFoundError
+from holdfast.errors import InvalidChangeError, LeaseHeldError, SessionNotFoundError
 from holdfast.model.lease import Lease
 from holdfast.model.text import check_text
 from holdfast.ports.clock import Clock
@@ -46,6 +46,12 @@ class Leasing:
     async def live(self, opened: Opened) -> Lease | None:
         """The lease that is live, None if there is none."""
         return await self._hot.lease(opened.header.id, now=self._clock.now())
+
+    async def check_free(self, opened: Opened) -> None:
+        """Raise ``LeaseHeldError`` while somebody's lease is live."""
+        lease = await self.live(opened)
+        if lease is not None:
+            raise LeaseHeldError(lease.holder, lease.until)
 
     def _length(self, seconds: float | None) -> float:
         asked = self._seconds if seconds is None else seconds

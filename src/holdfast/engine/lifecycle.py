@@ -11,7 +11,9 @@ from msgspec.structs import replace
 
 from holdfast.engine.journal import Journal, Step
 from holdfast.engine.opened import Opened
+from holdfast.engine.sealing import fingerprint
 from holdfast.errors import (
+    ChangeIdReusedError,
     InvalidChangeError,
     LockHeldError,
     NotDraftError,
@@ -21,7 +23,7 @@ from holdfast.errors import (
 )
 from holdfast.model.access import SYSTEM, Role
 from holdfast.model.limits import check_limit
-from holdfast.model.session import GONE, LIFECYCLE, Header, Lock, Status
+from holdfast.model.session import GONE, LIFECYCLE, Header, Lock, Status, Tier
 from holdfast.model.text import check_text
 from holdfast.ports.clock import Chance, Clock
 
@@ -38,6 +40,21 @@ class Turn(msgspec.Struct, frozen=True):
     detail: dict[str, Any] = {}
 
 
+class Sent(msgspec.Struct, frozen=True):
+    """What a step was asked under: the change id, and what tells a resend of the request from another one."""
+
+    change: str
+    fingerprint: bytes
+
+    @classmethod
+    def under(cls, change_id: str | None, verb: str, asked: object = None) -> Sent | None:
+        """None without a change id. ``asked`` is what was asked beside the verb."""
+        if change_id is None:
+            return None
+        check_text("a change id", change_id, most=_MOST_NAME)
+        return cls(change_id, fingerprint(verb, asked))
+
+
 Decide = Callable[[Opened], "Turn | None"]
 
 
@@ -48,7 +65,15 @@ class Lifecycle:
         self._journal, self._clock, self._chance = journal, clock, chance
 
     async def step(
-        self, opened: Opened, verb: str, actor: str, decide: Decide, *, notes: bool = False, timed: bool = False
+        self,
+        opened: Opened,
+        verb: str,
+        actor: str,
+        decide: Decide,
+        *,
+        notes: bool = False,
+        timed: bool = False,
+        sent: Sent | None = None,
     ) -> Opened:
         """Take one step, deciding again if another writer was first.
 
@@ -56,23 +81,32 @@ class Lifecycle:
             decide: what to change, None for nothing; raises where it cannot be.
             notes: whether the step needs the session's notes to decide or to write.
             timed: the step carries out what time has brought about, so it starts from the status as stored.
+            sent: asked under a change id: the same again changes nothing, and answers with the session as it stands.
         Raises:
+            ChangeIdReusedError: something else was asked under that change id before.
             NotDraftError, SessionGoneError: the table has no such step from the status the session is in.
         """
         session = opened.header.id
         for _ in range(_MOST_TRIES):
             if notes and not opened.loaded:
                 opened = await self._journal.load(session)
+            told = b"" if sent is None else opened.cipher.request_id(sent.fingerprint)
+            if sent is not None and (first := await self._journal.log.change(opened, sent.change)) is not None:
+                if first.header.fingerprint != told:
+                    raise ChangeIdReusedError(sent.change)
+                return opened
             status = opened.header.status if timed else self.check(opened.header, verb)
             turn = decide(opened)
+            if turn is None and sent is not None:
+                turn = Turn(opened.header)  # nothing to do, which is remembered as the answer
             if turn is None or status not in LIFECYCLE[verb]:
                 return opened
             step = Step(
                 replace(turn.header, status=LIFECYCLE[verb][status]),
                 verb,
                 actor,
-                self._chance.token(),
-                b"",
+                self._chance.token() if sent is None else sent.change,
+                told,
                 notes=turn.notes,
                 detail=turn.detail,
             )
@@ -119,7 +153,7 @@ class Lifecycle:
         verb = "lock" if opened.header.status is Status.DRAFT else "take-over"
         return await self.step(opened, verb, actor, decide)
 
-    async def unlock(self, opened: Opened, actor: str, *, force: bool) -> Opened:
+    async def unlock(self, opened: Opened, actor: str, *, force: bool, sent: Sent | None = None) -> Opened:
         """Make a locked session a draft again; ``force`` for somebody else's lock."""
 
         def decide(now: Opened) -> Turn:
@@ -129,22 +163,36 @@ class Lifecycle:
                 raise LockHeldError(lock.owner, lock.until)
             return Turn(replace(now.header, lock=None, failure=None))
 
-        return await self.step(opened, "unlock", actor, decide)
+        return await self.step(opened, "unlock", actor, decide, sent=sent)
 
-    async def discard(self, opened: Opened, actor: str, grace: float) -> Opened:
+    async def discard(self, opened: Opened, actor: str, grace: float, sent: Sent | None = None) -> Opened:
         """Throw a session away; for ``grace`` seconds it can be had back."""
 
         def decide(now: Opened) -> Turn:
             self.check_idle(now.header)
             return Turn(gone(now.header, self._clock.now() + timedelta(seconds=grace)))
 
-        return await self.step(opened, "discard", actor, decide)
+        return await self.step(opened, "discard", actor, decide, sent=sent)
 
-    async def rename(self, opened: Opened, actor: str, title: str) -> Opened:
+    async def suspend(self, opened: Opened, actor: str, sent: Sent | None = None) -> Opened:
+        """Set a session to rest: whatever is written next wakes it."""
+
+        def decide(now: Opened) -> Turn | None:
+            self.check_idle(now.header)
+            resting = now.header.tier is Tier.DORMANT
+            return None if resting else Turn(replace(now.header, tier=Tier.DORMANT))
+
+        return await self.step(opened, "suspend", actor, decide, sent=sent)
+
+    async def rename(self, opened: Opened, actor: str, title: str, sent: Sent | None = None) -> Opened:
         """Give a session another title."""
         check_title(title)
         return await self.step(
-            opened, "rename", actor, lambda now: Turn(replace(now.header, title=title), detail={"title": title})
+            opened,
+            "rename",
+            actor,
+            lambda now: Turn(replace(now.header, title=title), detail={"title": title}),
+            sent=sent,
         )
 
     def _lapse(self, opened: Opened) -> Turn | None:
@@ -153,7 +201,9 @@ class Lifecycle:
             return None
         return Turn(replace(header, lock=None), detail={"reason": "the lock lapsed", "owner": header.lock.owner})
 
-    async def grant(self, opened: Opened, actor: str, principal: str, role: Role | None, most: int) -> Opened:
+    async def grant(
+        self, opened: Opened, actor: str, principal: str, role: Role | None, most: int, sent: Sent | None = None
+    ) -> Opened:
         """Give a principal a role on a session, or (None) take it away; ``most`` grants in all."""
         if role is Role.OWNER:
             raise InvalidChangeError("a session has one owner; grant editor, participant or viewer")
@@ -168,7 +218,7 @@ class Lifecycle:
             check_limit("grants on a session", len(grants), most)
             return Turn(replace(now.header, grants=grants), detail={"principal": principal, "role": role})
 
-        return await self.step(opened, "grant", actor, decide)
+        return await self.step(opened, "grant", actor, decide, sent=sent)
 
     def check_idle(self, header: Header) -> None:
         """Raise ``PublicationPendingError`` while a publication of the session is under way."""

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from holdfast.engine.audit import Audit
 from holdfast.engine.blobs import Blobs
 from holdfast.engine.journal import Journal
-from holdfast.engine.lifecycle import Lifecycle, Turn, gone
+from holdfast.engine.lifecycle import Lifecycle, Sent, Turn, gone
 from holdfast.engine.opened import Opened
 from holdfast.errors import HoldfastError, InvalidChangeError, LimitExceededError, SessionGoneError
 from holdfast.model.access import SYSTEM, Principal
@@ -51,11 +51,11 @@ class Retaining:
         self._journal, self._lifecycle, self._blobs, self._audit = journal, lifecycle, blobs, audit
         self._clock, self._grace = clock, grace
 
-    async def touch(self, opened: Opened, actor: str) -> Opened:
+    async def touch(self, opened: Opened, actor: str, sent: Sent | None = None) -> Opened:
         """Start a sliding time to live anew; a fixed one is left as it is."""
-        return await self._lifecycle.step(opened, "touch", actor, lambda now: self._slid(now.header))
+        return await self._lifecycle.step(opened, "touch", actor, lambda now: self._slid(now.header), sent=sent)
 
-    async def extend(self, opened: Opened, actor: str, seconds: float | None) -> Opened:
+    async def extend(self, opened: Opened, actor: str, seconds: float | None, sent: Sent | None = None) -> Opened:
         """Keep a session for ``seconds`` from now, or for good.
 
         Raises:
@@ -80,9 +80,9 @@ class Retaining:
             header = replace(header, retention=retention, expires=expires, expiring_since=here, warned=0)
             return Turn(header, detail={"expires": expires.isoformat()})
 
-        return await self._lifecycle.step(opened, "extend", actor, decide)
+        return await self._lifecycle.step(opened, "extend", actor, decide, sent=sent)
 
-    async def revive(self, opened: Opened, actor: str) -> Opened:
+    async def revive(self, opened: Opened, actor: str, sent: Sent | None = None) -> Opened:
         """Take a discarded or expired session back within its grace; its time to live starts anew."""
 
         def decide(now: Opened) -> Turn:
@@ -101,7 +101,7 @@ class Retaining:
                 bounded = replace(retention, maximum=None).until(header.created, here)
             return Turn(replace(header, expires=bounded, expiring_since=here))
 
-        return await self._lifecycle.step(opened, "revive", actor, decide)
+        return await self._lifecycle.step(opened, "revive", actor, decide, sent=sent)
 
     async def sweep(self, recover: Recover) -> Swept:
         """Do what is due everywhere. Several may sweep at a time: each step is taken once."""

@@ -11,6 +11,7 @@ import msgspec
 from holdfast.errors import InvalidChangeError, InvalidItemError, ItemNotFoundError
 from holdfast.kinds.provenance import Span, joined, kept, parted
 from holdfast.model.item import Item
+from holdfast.model.patch import merged
 from holdfast.model.session import Session
 from holdfast.ports.kind import Draft, Ingested, Kind, Operation
 from holdfast.ports.sink import Record, record_digest
@@ -194,7 +195,7 @@ def move(draft: Draft, arguments: Move) -> None:
 
 def patch_metadata(draft: Draft, arguments: Metadata) -> None:
     chunk = _chunk(draft, arguments.key)
-    _put(draft, arguments.key, msgspec.structs.replace(chunk, metadata=_patched(chunk.metadata, arguments.patch)))
+    _put(draft, arguments.key, msgspec.structs.replace(chunk, metadata=merged(chunk.metadata, arguments.patch)))
 
 
 def check_chunk(item: Item) -> None:
@@ -256,19 +257,6 @@ def _switch(draft: Draft, keys: Sequence[str], enabled: bool) -> None:
         chunk = _chunk(draft, key)
         if chunk.enabled is not enabled:
             _put(draft, key, msgspec.structs.replace(chunk, enabled=enabled))
-
-
-def _patched(target: Any, patch: Any) -> Any:
-    """RFC 7396, section 2."""
-    if not isinstance(patch, dict):
-        return patch
-    result = dict(target) if isinstance(target, dict) else {}
-    for name, value in patch.items():
-        if value is None:
-            result.pop(name, None)
-        else:
-            result[name] = _patched(result.get(name), value)
-    return result
 
 
 KIND = Kind(

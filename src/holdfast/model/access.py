@@ -85,6 +85,7 @@ VERBS: Mapping[str, frozenset[Role]] = {
     "rollback": _OWN,
     "reopen": _STEER,
     "extend": _STEER,
+    "suspend": _STEER,
     "discard": _OWN,
     "revive": _OWN,
     "grant": _OWN,
@@ -96,8 +97,11 @@ SERVICE_VERBS: Mapping[str, frozenset[str]] = {
     "sweep": frozenset({"admin"}),
     "verify": frozenset({"admin", "auditor"}),
     "rotate-keys": frozenset({"admin"}),
+    "revoke": frozenset({"admin"}),
+    "revocations": frozenset({"admin"}),
 }
-"""Verbs on the whole service, and the service roles that may use them."""
+"""Verbs on the whole service, and the service roles that may use them. Of ``revoke`` and ``revocations`` everybody may
+what concerns himself."""
 
 _AUDITOR = frozenset({"header", "audit", "receipts"})
 

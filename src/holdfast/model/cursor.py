@@ -27,6 +27,16 @@ class FeedCursor(msgspec.Struct, frozen=True, array_like=True, tag="feed"):
     digest: bytes
 
 
+class Seen(msgspec.Struct, frozen=True):
+    """The state an author saw: a version, and the step and the beginning of the digest that tell this history from
+    another that has the same numbers.
+    """
+
+    version: int
+    step: int
+    digest: bytes
+
+
 def write_cursor(cursor: PageCursor | FeedCursor) -> str:
     """A cursor as URL-safe text."""
     return base64.urlsafe_b64encode(msgspec.msgpack.encode(cursor)).decode().rstrip("=")

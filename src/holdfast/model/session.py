@@ -55,6 +55,7 @@ LIFECYCLE: Mapping[str, Mapping[Status, Status]] = {
     "rename": {Status.DRAFT: Status.DRAFT},
     "touch": {Status.DRAFT: Status.DRAFT, Status.LOCKED: Status.LOCKED},
     "extend": {Status.DRAFT: Status.DRAFT, Status.LOCKED: Status.LOCKED},
+    "suspend": {status: status for status in (Status.DRAFT, Status.LOCKED, Status.PUBLISHED)},
     "warn": {Status.DRAFT: Status.DRAFT, Status.LOCKED: Status.LOCKED},
     "purge": {Status.DISCARDED: Status.DISCARDED, Status.EXPIRED: Status.EXPIRED},
 }

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from holdfast.model.entry import SealedEntry
 from holdfast.model.lease import Lease
+from holdfast.model.revocation import Revocation
 from holdfast.model.session import SealedHead, SealedItem, Write
 
 
@@ -61,6 +62,13 @@ class HotStore(Protocol):
     @abstractmethod
     async def change(self, session: str, change: str) -> SealedEntry | None:
         """The entry with a change id, None if there is none."""
+
+    @abstractmethod
+    async def moved(self, since: int | None) -> tuple[int, set[str]]:
+        """Which sessions' logs have grown since a mark, by whoever's hand, and the mark to ask from next.
+
+        None of them is left out; one may be named that has not grown. Without a mark: none, and the mark of now.
+        """
 
     @abstractmethod
     async def trim(self, session: str, *, below: int) -> None:
@@ -117,6 +125,29 @@ class HotStore(Protocol):
         """The wall-clock time of a machine boot's first instant, as first offered for that boot; one answer for all.
 
         It lies no earlier than the offer and, for a boot not seen before, no earlier than any answer given before.
+        """
+
+    @abstractmethod
+    async def revoke(self, revocation: Revocation, *, now: datetime) -> Revocation:
+        """Keep a revocation until it lapses, durable on return; those that have lapsed at ``now`` are forgotten.
+
+        There is one for a tenant, token and principal. Where there is one already, the later ``before`` and the later
+        ``until`` of the two stand: a revocation never becomes weaker.
+
+        Returns:
+            The revocation as it stands.
+        Raises:
+            StoreFullError: no room; nothing was changed.
+            StoreUnavailableError: nobody knows whether it landed; send the same again.
+        """
+
+    @abstractmethod
+    async def revoked(self, *, after: int, now: datetime) -> tuple[list[Revocation], int]:
+        """The revocations that have not lapsed at ``now``, of every tenant, and a number to go on from.
+
+        Args:
+            after: such a number: then only those kept or changed since it was given; 0 for all. A read that starts
+                after ``revoke`` returned sees that revocation.
         """
 
     @abstractmethod

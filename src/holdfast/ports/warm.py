@@ -80,6 +80,13 @@ class WarmStore(Protocol):
         """Sessions that match, newest first by creation, ``limit`` at most, beyond a cursor."""
 
     @abstractmethod
+    async def counts(self) -> dict[tuple[str, str], int]:
+        """How many sessions are kept as draft or locked, of every tenant, by status and kind; none that is zero.
+
+        It costs no more the more sessions are published or gone.
+        """
+
+    @abstractmethod
     async def record(self, rows: Sequence[AuditRow], *, end: bytes) -> bool:
         """Append lines to one audit chain, if they follow its last; durable on return.
 

@@ -23,6 +23,7 @@ CREATE TABLE IF NOT EXISTS session (
 ) STRICT;
 CREATE INDEX IF NOT EXISTS session_newest ON session (tenant, created DESC, id DESC);
 CREATE INDEX IF NOT EXISTS session_owner ON session (tenant, owner, created DESC, id DESC);
+CREATE INDEX IF NOT EXISTS session_under_way ON session (status, kind) WHERE status IN ('draft', 'locked');
 CREATE INDEX IF NOT EXISTS session_due ON session (due) WHERE due IS NOT NULL;
 
 CREATE TABLE IF NOT EXISTS item (
@@ -68,3 +69,15 @@ CREATE TABLE IF NOT EXISTS epoch (
     boot      TEXT    PRIMARY KEY,
     instant   REAL    NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+CREATE TABLE IF NOT EXISTS revocation (
+    no        INTEGER PRIMARY KEY AUTOINCREMENT,   -- grows with each change, also of a row that was there
+    tenant    TEXT    NOT NULL,
+    token     TEXT    NOT NULL,
+    principal TEXT    NOT NULL,
+    before    REAL    NOT NULL,
+    until     REAL    NOT NULL,
+    "by"      TEXT    NOT NULL,
+    UNIQUE (tenant, token, principal)
+) STRICT;
+CREATE INDEX IF NOT EXISTS revocation_until ON revocation (until);

@@ -16,13 +16,14 @@ from holdfast.model.entry import SealedEntry, purged_payload
 from holdfast.model.session import SealedItem
 from holdfast.testing.handles import Connect, Pair, build, everything, items_of, opened
 from holdfast.testing.lease import LeaseSuite
+from holdfast.testing.revocation import RevocationSuite
 from holdfast.testing.samples import NOW, content, entry_at, head_at, later, write_at
 
 ODD = ["s", "S", "s ", "s:1", "s/1", "s*", "s?", "{s}", "[s]", "%73", "ключ", "s\n", "'", "x" * 200]
 """Ids that an adapter might mix up."""
 
 
-class HotStoreSuite(LeaseSuite):
+class HotStoreSuite(LeaseSuite, RevocationSuite):
     """Subclass it and give ``connect``: called twice, it gives two handles on the same, at first empty, data."""
 
     # -- reading -----------------------------------------------------------------------------------------------------
@@ -376,6 +377,19 @@ class HotStoreSuite(LeaseSuite):
         assert await other.change("s", odd.change) == odd
         assert await other.change("s", "ключ") is None
         assert await other.change("t", odd.change) is None
+
+    async def test_sessions_whose_logs_have_grown_are_named_from_a_mark_on(self, stores: Pair) -> None:
+        one, other = stores
+        await one.write(write_at("s", 1), now=NOW)
+        mark, moved = await other.moved(None)
+        assert moved == set()
+        assert await other.moved(mark) == (mark, set())
+        await one.write(write_at("t", 1), now=NOW)
+        await other.write(write_at("s", 2), now=NOW)
+        for store in stores:
+            following, moved = await store.moved(mark)
+            assert moved == {"s", "t"}
+            assert await store.moved(following) == (following, set())
 
     async def test_what_is_trimmed_is_forgotten_and_no_more(self, stores: Pair) -> None:
         one, other = stores

@@ -277,6 +277,20 @@ class WarmStoreSuite:
         elsewhere = PageCursor(1.5, "no session")
         assert [head.id for head in await other.find(ACME, after=elsewhere, limit=9)] == ["s1", "s0"]
 
+    async def test_sessions_under_way_are_counted_by_status_and_kind_over_all_tenants(self, stores: Pair) -> None:
+        one, other = stores
+        assert await one.counts() == {}
+        values = itertools.product(["acme", "other"], ["draft", "locked", "published", "discarded", "expired"])
+        for number, (tenant, status) in enumerate(values):
+            for kind in ("knowledge", "graph")[: 1 + number % 2]:
+                await one.append(head_at(f"{number}{kind}", 1, tenant=tenant, status=status, kind=kind), [])
+        counted = {("draft", "knowledge"): 2, ("draft", "graph"): 1, ("locked", "knowledge"): 2, ("locked", "graph"): 1}
+        assert await other.counts() == counted
+        await one.append(head_at("0knowledge", 2, tenant="acme", status="locked", kind="knowledge"), [])
+        await one.append(head_at("5graph", 2, tenant="other", status="published", kind="graph"), [])
+        counted = {("draft", "knowledge"): 1, ("locked", "knowledge"): 3, ("locked", "graph"): 1}
+        assert await other.counts() == counted
+
     # -- the audit ---------------------------------------------------------------------------------------------------
 
     async def test_lines_that_follow_a_chains_last_are_appended(self, stores: Pair) -> None:

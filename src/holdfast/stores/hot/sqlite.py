@@ -8,11 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+from msgspec.structs import replace
 
 from holdfast.drivers.sqlite import SqliteFile
 from holdfast.errors import LeaseHeldError, LeaseLostError, LimitExceededError, TamperedError
 from holdfast.model.entry import SealedEntry, purged_payload
 from holdfast.model.lease import Lease
+from holdfast.model.revocation import Revocation
 from holdfast.model.session import SealedHead, SealedItem, Write
 from holdfast.ports.hot import HotStore
 from holdfast.stores.sqlite_rows import (
@@ -29,9 +31,10 @@ from holdfast.stores.sqlite_rows import (
 )
 
 _ITEMS = "SELECT i.id, i.version, i.sealed FROM item AS i, session AS s WHERE s.id = ? AND i.session = s.no"
-_STANDS = "SELECT no, step, fence, holder, until, due FROM session WHERE id = ?"
-_MOVE = "UPDATE session SET status = ?, step = ?, version = ?, digest = ?, sealed = ? WHERE no = ?"
-_DEFER = "UPDATE session SET due = ? WHERE no = ?"  # apart: naming an indexed column costs an index write each time
+_STANDS = "SELECT no, step, fence, holder, until, due, status FROM session WHERE id = ?"
+_MOVE = "UPDATE session SET step = ?, version = ?, digest = ?, sealed = ? WHERE no = ?"
+_TURN = "UPDATE session SET status = ? WHERE no = ?"  # apart: naming an indexed column costs an index write each time
+_DEFER = "UPDATE session SET due = ? WHERE no = ?"  # and so is this one
 _PUT = (
     "INSERT INTO item (session, id, version, sealed) VALUES (?, ?, ?, ?)"
     " ON CONFLICT (session, id) DO UPDATE SET version = excluded.version, sealed = excluded.sealed"
@@ -40,6 +43,14 @@ _RENEW = "UPDATE session SET until = ? + seconds WHERE no = ? AND holder IS NOT 
 _CHANGED = "SELECT 1 FROM log WHERE session = ? AND change = ?"
 _DROP = "DELETE FROM item WHERE session = ? AND id = ?"
 _GONE = ("discarded", "expired")
+_STANDING = "SELECT before, until FROM revocation WHERE tenant = ? AND token = ? AND principal = ?"
+_REVOKE = (
+    'INSERT OR REPLACE INTO revocation (tenant, token, principal, before, until, "by")'  # with a new, higher number
+    " VALUES (?, ?, ?, ?, ?, ?)"
+)
+_REVOKED = (
+    'SELECT tenant, token, principal, before, until, "by", no FROM revocation WHERE no > ? AND until > ? ORDER BY no'
+)
 
 
 class SqliteHotStore(HotStore):
@@ -106,7 +117,7 @@ class SqliteHotStore(HotStore):
             row = connection.execute(_STANDS, (session,)).get
             if row is None:
                 return None
-            number, _, fence, held_by, until, _ = row
+            number, _, fence, held_by, until, _, _ = row
             if held_by is not None and held_by != holder and until > instant and not force:
                 raise LeaseHeldError(held_by, _time(until))
             connection.execute(
@@ -125,7 +136,7 @@ class SqliteHotStore(HotStore):
             if row is None or row[2] != lease.fence or row[3] is None:
                 raise LeaseLostError(lease.fence, 0 if row is None else row[2])
             connection.execute("UPDATE session SET until = ?, seconds = ? WHERE no = ?", (until, seconds, row[0]))
-            return Lease(lease.session, lease.holder, lease.fence, _time(until))
+            return Lease(lease.session, row[3], lease.fence, _time(until))
 
         return await self._file.write(job)
 
@@ -142,6 +153,17 @@ class SqliteHotStore(HotStore):
         if row is None or row[3] is None or row[4] <= now.timestamp():
             return None
         return Lease(session, row[3], row[2], _time(row[4]))
+
+    async def moved(self, since: int | None) -> tuple[int, set[str]]:
+        with self._file.mapped():
+            mark = self._file.read.execute("SELECT coalesce(max(rowid), 0) FROM log").get
+            if since is None or since == mark:
+                return mark, set()
+            rows = self._file.read.execute(
+                "SELECT DISTINCT session.id FROM log JOIN session ON session.no = log.session WHERE log.rowid > ?",
+                (since,),
+            )
+            return mark, {row[0] for row in rows}
 
     async def due(self, *, now: datetime, limit: int) -> list[str]:
         with self._file.mapped():
@@ -192,6 +214,24 @@ class SqliteHotStore(HotStore):
 
         return _time(await self._file.write(job))
 
+    async def revoke(self, revocation: Revocation, *, now: datetime) -> Revocation:
+        instant = now.timestamp()
+
+        def job(connection: apsw.Connection) -> Revocation:
+            connection.execute("DELETE FROM revocation WHERE until <= ?", (instant,))
+            about = (revocation.tenant, revocation.token, revocation.principal)
+            before, until = connection.execute(_STANDING, about).get or (0.0, 0.0)
+            before, until = max(before, revocation.before), max(until, revocation.until)
+            connection.execute(_REVOKE, (*about, before, until, revocation.by))
+            return replace(revocation, before=before, until=until)
+
+        return await self._file.write(job)
+
+    async def revoked(self, *, after: int, now: datetime) -> tuple[list[Revocation], int]:
+        with self._file.mapped():
+            rows: list[Any] = self._file.read.execute(_REVOKED, (after, now.timestamp())).fetchall()
+        return [Revocation(*row[:-1]) for row in rows], rows[-1][-1] if rows else after
+
     async def close(self) -> None:
         await self._file.close()
 
@@ -223,7 +263,7 @@ def _move(connection: apsw.Connection, write: Write, now: float) -> bool:
     row = connection.execute(_STANDS, (head.id,)).get
     if row is None or row[1] != write.expected:
         return False
-    number, _, fence, holder, until, due = row
+    number, _, fence, holder, until, due, status = row
     if write.fence is not None:
         if write.fence != fence or holder is None:
             raise LeaseLostError(write.fence, fence)
@@ -238,7 +278,9 @@ def _move(connection: apsw.Connection, write: Write, now: float) -> bool:
     _items(connection, number, write)
     if write.fence is not None:
         connection.execute(_RENEW, (now, number, now))
-    connection.execute(_MOVE, (head.status, head.step, head.version, head.digest, head.sealed, number))
+    connection.execute(_MOVE, (head.step, head.version, head.digest, head.sealed, number))
+    if head.status != status:
+        connection.execute(_TURN, (head.status, number))
     if head.due != due:
         connection.execute(_DEFER, (head.due, number))
     return True

@@ -29,6 +29,7 @@ from holdfast.stores.sqlite_rows import (
 )
 
 _LINES = "SELECT chain, seq, tenant, session, line, mac FROM audit"
+_UNDER_WAY = "SELECT status, kind, count(*) FROM session WHERE status IN ('draft', 'locked') GROUP BY status, kind"
 _KEEP_NEWER_HEAD = (
     KEEP_HEAD + " ON CONFLICT (id) DO UPDATE SET owner = excluded.owner, status = excluded.status,"
     " step = excluded.step, version = excluded.version, digest = excluded.digest, due = excluded.due,"
@@ -88,6 +89,10 @@ class SqliteWarmStore(WarmStore):
         sql = HEADS + " WHERE " + " AND ".join(terms) + " ORDER BY created DESC, id DESC LIMIT ?"
         with self._file.mapped():
             return [head_of(row) for row in self._file.read.execute(sql, (*bound, limit))]
+
+    async def counts(self) -> dict[tuple[str, str], int]:
+        with self._file.mapped():
+            return {(status, kind): count for status, kind, count in self._file.read.execute(_UNDER_WAY)}
 
     async def record(self, rows: Sequence[AuditRow], *, end: bytes) -> bool:
         def job(connection: apsw.Connection) -> bool:

@@ -7,11 +7,10 @@ Whatever is not known, or is of the wrong sort, is refused before anything is op
 from __future__ import annotations
 
 import difflib
-import math
 import os
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit, urlunsplit
@@ -21,6 +20,8 @@ import msgspec
 from holdfast.errors import ConfigurationError
 from holdfast.model.limits import Limits
 from holdfast.model.retention import Retention
+from holdfast.settings.sections import Auth, Service
+from holdfast.settings.sorts import SORTS
 
 PREFIX = "HOLDFAST_"
 OTHER_VARIABLES = frozenset({"CONFIG", "DEBUG"})
@@ -49,6 +50,8 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     lock: float = 900.0
     lease: float = 30.0
     sweep: float = 60.0
+    service: Service = Service()
+    auth: Auth = Auth()
 
     @classmethod
     def load(cls, environ: Mapping[str, str] | None = None, file: str | Path | None = None) -> Settings:
@@ -73,7 +76,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         values.setdefault("home", home)
         if sinks:
             values["sinks"] = sinks
-        for group, kind in (("limits", Limits), ("retention", Retention)):
+        for group, kind in _SECTIONS.items():
             start = f"{group}."
             fields = {name.removeprefix(start): values.pop(name) for name in list(values) if name.startswith(start)}
             values[group] = kind(**fields)
@@ -133,6 +136,14 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
         return f"{scheme}://{quote(str((self.home / name).absolute()))}"
 
 
+_SECTIONS: Mapping[str, type[Limits | Retention | Service | Auth]] = {
+    "limits": Limits,
+    "retention": Retention,
+    "service": Service,
+    "auth": Auth,
+}
+
+
 class Setting(NamedTuple):
     """One setting: its dotted name, its sort (a key of ``SORTS``), and what it means."""
 
@@ -183,6 +194,40 @@ SETTINGS = (
     Setting("lock", "time", "How long a preview holds the draft still."),
     Setting("lease", "time", "How long a lease lasts without a heartbeat."),
     Setting("sweep", "time", "How often the sweeper looks for what is due."),
+    Setting("service.host", "text", "The address the service listens on. In local mode only a loopback one."),
+    Setting("service.port", "port", "The port it listens on."),
+    Setting("service.origins", "origins", "Origins whose pages may call it from a browser (CORS). Empty: none."),
+    Setting(
+        "service.body_bytes", "bytes", "The body of a request, but for an upload, which `limits.source_bytes` bounds."
+    ),
+    Setting("service.header_seconds", "time", "How long a peer may take for the head of a request."),
+    Setting("service.body_seconds", "time", "How long a peer may take for the body of a request."),
+    Setting("service.send_seconds", "time", "How long a peer may leave an answer or an event unread before it is cut."),
+    Setting("service.idle_seconds", "time", "How long a connection is kept open between requests."),
+    Setting(
+        "service.stop_seconds", "time", "How long requests under way have to finish once the service is told to stop."
+    ),
+    Setting("service.heartbeat", "time", "How often a feed without news says that it is alive."),
+    Setting("service.connections", "count", "Connections at a time; one more is answered 503."),
+    Setting("service.streams", "count", "Feeds one principal may follow at a time."),
+    Setting("service.rate", "count", "Requests a second of one principal, for each process."),
+    Setting("service.burst", "count", "Requests of one principal at once, before the rate counts."),
+    Setting("service.log", "level", "What is logged; `debug` logs every request."),
+    Setting("auth.issuer", "text?", "Who issues the tokens (`iss`). None: local mode, with a token of the home's own."),
+    Setting("auth.audience", "text?", "Whom the tokens are for (`aud`); must be set with an issuer."),
+    Setting("auth.family", "family", "The one family of algorithms the issuer signs with."),
+    Setting("auth.keys", "url", "The issuer's public keys as a JWKS: an https:// or file:// URL."),
+    Setting(
+        "auth.secret",
+        "text?",
+        "The shared secret of the HS family, 32 bytes or more; only from the environment.",
+        secret=True,
+    ),
+    Setting("auth.type", "text", "The type a token must name in its head (`typ`)."),
+    Setting("auth.leeway", "time0", "By how much clocks may differ."),
+    Setting("auth.lifetime", "time", "How long a token may be valid at most, from `iat` to `exp`."),
+    Setting("auth.tenant_claim", "text", "The claim that names the tenant; without it, the tenant is `default`."),
+    Setting("auth.roles_claim", "text", "The claim that lists service roles: `admin`, `auditor`."),
 )
 """Every setting there is; the page docs/settings.md is made from this."""
 
@@ -261,128 +306,6 @@ def _found(setting: Setting, value: Any) -> str:
     return f"{value!r} is {sort}" + (" that does not fit" if isinstance(value, str) else "")
 
 
-# -- the sorts of value ----------------------------------------------------------------------------------------------
-
-_TIME_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3_600.0, "d": 86_400.0, "w": 604_800.0}
-_SIZE_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "kib": 2**10, "mib": 2**20, "gib": 2**30}
-_QUANTITY = re.compile(r"([0-9]+(?:_[0-9]+)*(?:\.[0-9]+)?) ?([a-zA-Z]*)")
-_WORD = re.compile(r"[a-z][a-z0-9_-]{0,63}")
-_NONE = frozenset({"none", "never", "permanent"})
-_LONGEST = 100 * 365 * 86_400.0
-
-
-def _quantity(value: Any, units: Mapping[str, float]) -> float:
-    if isinstance(value, str):
-        match = _QUANTITY.fullmatch(value.strip())
-        if match is None or match[2].lower() not in units:
-            raise ValueError
-        return float(match[1]) * units[match[2].lower()]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError
-    return float(value)
-
-
-def _time(value: Any, base: Path) -> float:
-    seconds = _quantity(value, _TIME_UNITS)
-    if not 0 < seconds <= _LONGEST:
-        raise ValueError
-    return seconds
-
-
-def _time_or_zero(value: Any, base: Path) -> float:
-    return 0.0 if _quantity(value, _TIME_UNITS) == 0 else _time(value, base)
-
-
-def _time_or_none(value: Any, base: Path) -> float | None:
-    return None if isinstance(value, str) and value.strip().lower() in _NONE else _time(value, base)
-
-
-def _whole(value: Any, units: Mapping[str, float]) -> int:
-    number = _quantity(value, units)
-    if number != int(number) or not 1 <= number < 2**53:
-        raise ValueError
-    return int(number)
-
-
-def _count(value: Any, base: Path) -> int:
-    return _whole(value, {"": 1})
-
-
-def _bytes(value: Any, base: Path) -> int:
-    return _whole(value, _SIZE_UNITS)
-
-
-def _flag(value: Any, base: Path) -> bool:
-    flags = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
-    if isinstance(value, bool):
-        return value
-    if isinstance(value, str) and value.strip().lower() in flags:
-        return flags[value.strip().lower()]
-    raise ValueError
-
-
-def _word(value: Any, base: Path) -> str:
-    if not isinstance(value, str) or _WORD.fullmatch(value) is None:
-        raise ValueError
-    return value
-
-
-def _path(value: Any, base: Path) -> Path:
-    if not isinstance(value, str) or not value.strip() or "\0" in value:
-        raise ValueError
-    return base / Path(value).expanduser()
-
-
-def _path_or_none(value: Any, base: Path) -> Path | None:
-    return None if isinstance(value, str) and value.strip().lower() in _NONE else _path(value, base)
-
-
-def _url(value: Any, base: Path) -> str | None:
-    if isinstance(value, str) and value.strip().lower() in _NONE:
-        return None
-    if not isinstance(value, str) or re.match(r"[a-z][a-z0-9+.-]*://", value) is None:
-        raise ValueError
-    urlsplit(value)  # raises for a port or an address that is none
-    return value
-
-
-def _urls(value: Any, base: Path) -> dict[str, str]:
-    if not isinstance(value, Mapping):
-        raise ValueError
-    urls = {_word(name, base): _url(url, base) for name, url in value.items()}
-    if None in urls.values():
-        raise ValueError
-    return {name: url for name, url in urls.items() if url is not None}
-
-
-def _keys(value: Any, base: Path) -> str:
-    if not isinstance(value, str) or not value.strip():
-        raise ValueError
-    return value
-
-
-_TIMES = "a time above 0 in seconds, or with a unit: ms, s, m, h, d, w (90, '15m', '24h')"
-_SIZES = "a whole number of bytes from 1 on, or with a unit: kB, MB, GB, KiB, MiB, GiB (1000000, '10MB')"
-_URLS = "a URL with its scheme (file:///srv/cold, s3://bucket/prefix)"
-
-SORTS: Mapping[str, tuple[Callable[[Any, Path], Any], str]] = {
-    "path": (_path, "a path"),
-    "path?": (_path_or_none, "a path, or 'none'"),
-    "url": (_url, f"{_URLS}, or 'none'"),
-    "urls": (_urls, f"a table of names (a-z, 0-9, - and _), each with {_URLS}"),
-    "word": (_word, "a word of a-z, 0-9, - and _"),
-    "keys": (_keys, "id:base64, with commas between"),
-    "bytes": (_bytes, _SIZES),
-    "count": (_count, "a whole number from 1 on"),
-    "flag": (_flag, "true or false"),
-    "time": (_time, _TIMES),
-    "time0": (_time_or_zero, f"0, or {_TIMES}"),
-    "time?": (_time_or_none, f"{_TIMES}, or 'none'"),
-}
-"""What a value can be: how it is read (a ``ValueError`` refuses it; relative paths are taken from the second argument),
-and what is allowed, in words."""
-
-
 # -- showing them ----------------------------------------------------------------------------------------------------
 
 
@@ -393,6 +316,8 @@ def _shown(setting: Setting, value: Any) -> Any:
         return MASK
     if setting.sort == "url":
         return masked_url(value)
+    if isinstance(value, tuple):
+        return list(value)
     if setting.sort == "urls":
         return {name: masked_url(url) for name, url in value.items()}
     return str(value)

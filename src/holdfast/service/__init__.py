@@ -1,0 +1,1 @@
+"""The HTTP service: requests in, bytes out. It translates; the engine decides."""

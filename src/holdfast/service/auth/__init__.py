@@ -1,0 +1,1 @@
+"""Who asks: the token a request carries, verified, and the principal it stands for."""

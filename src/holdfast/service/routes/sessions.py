@@ -1,0 +1,185 @@
+"""Sessions: make, list, read, name, throw away, have back."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Query, Request
+from starlette.responses import Response
+
+from holdfast.engine.catalogue import Page
+from holdfast.model.session import Header, Session, Status, Tier
+from holdfast.service import answers, bodies
+from holdfast.service.conditions import change_id as named
+from holdfast.service.conditions import is_known, tag
+from holdfast.service.parameters import After, ChangeId, IfNoneMatch, Limit, SessionId, Version
+from holdfast.service.routing import CREATE, EVERY, SESSION, STEP, Routes
+from holdfast.service.schemas import Creation, Naming
+from holdfast.service.service import Who, service_of
+
+routes = Routes("sessions")
+
+_EXAMPLE = {
+    "kind": "knowledge",
+    "title": "Tides",
+    "items": [{"key": "chunks/0001", "body": {"text": "The sea rises twice a day."}}],
+}
+
+
+@routes(
+    "POST",
+    "/sessions",
+    "create",
+    takes=Creation,
+    example=_EXAMPLE,
+    answers=Session,
+    status=201,
+    errors=CREATE,
+    state=True,
+    writes=True,
+)
+async def create_session(request: Request, who: Who, change_id: ChangeId = None) -> Response:
+    """Make a draft of a kind, at version 1."""
+    service = service_of(request)
+    asked = await bodies.take(request, Creation, service.settings.service.body_bytes)
+    made = await service.engine.create(
+        who,
+        kind=asked.kind,
+        title=asked.title,
+        items=[(item.key, item.body) for item in asked.items],
+        retention=None if asked.retention is None else asked.retention.retention(),
+        target=asked.target,
+        change_id=named(change_id),
+    )
+    return created(request, made)
+
+
+@routes("GET", "/sessions", "find", answers=Page, errors=(*EVERY, "invalid-cursor"))
+async def list_sessions(
+    request: Request,
+    who: Who,
+    kind: Annotated[str | None, Query(description="Only of this kind.", max_length=200)] = None,
+    status: Annotated[Status | None, Query(description="Only in this status.")] = None,
+    tier: Annotated[Tier | None, Query(description="Only in this tier state.")] = None,
+    owner: Annotated[str | None, Query(description="Only of this owner.", max_length=200)] = None,
+    text: Annotated[str | None, Query(description="Only with this in the title, case aside.", max_length=500)] = None,
+    after: After = None,
+    limit: Limit = 50,
+) -> Response:
+    """Sessions you may see, newest first."""
+    page = await service_of(request).engine.find(
+        who, kind=kind, status=status, tier=tier, owner=owner, text=text, after=after, limit=limit
+    )
+    return answers.answer(page)
+
+
+@routes(
+    "GET",
+    "/sessions/{session}",
+    "read",
+    answers=Session,
+    errors=(*SESSION, "version-not-found"),
+    also={304: "You hold this state already."},
+    state=True,
+)
+async def read_session(
+    request: Request,
+    session: SessionId,
+    who: Who,
+    version: Version = None,
+    if_none_match: IfNoneMatch = None,
+) -> Response:
+    """A session with its items, as it stands or as it was at a version."""
+    service = service_of(request)
+    if if_none_match is not None and version is None:
+        header = await service.engine.header(session, who)
+        if is_known(if_none_match, tag(header)):
+            # A header is for more eyes than the items are, and of sessions that are over. Asked for its lease, the
+            # engine refuses as it does for a read, and loads no item.
+            await service.engine.leased(session, who)
+            return answers.unchanged(header)
+    found = await service.engine.read(session, who, version=version)
+    if version is not None and version != found.header.version:
+        return answers.answer(found)
+    return answers.sent(service.wholes.bytes_of(found), headers=answers.stated(found.header))
+
+
+@routes(
+    "GET",
+    "/sessions/{session}/header",
+    "header",
+    answers=Header,
+    also={304: "You hold this state already."},
+    state=True,
+)
+async def read_header(request: Request, session: SessionId, who: Who, if_none_match: IfNoneMatch = None) -> Response:
+    """A session's header, without its items; also of one that is gone and can still be had back."""
+    header = await service_of(request).engine.header(session, who)
+    if is_known(if_none_match, tag(header)):
+        return answers.unchanged(header)
+    return answers.answer(header, headers=answers.stated(header))
+
+
+@routes("GET", "/sessions/{session}/export", "export", answers={"type": "object"}, errors=SESSION)
+async def export_session(request: Request, session: SessionId, who: Who) -> Response:
+    """A session whole, for keeping elsewhere: header, items, history, labels, receipts."""
+    return answers.answer(await service_of(request).engine.export(session, who))
+
+
+@routes(
+    "PUT",
+    "/sessions/{session}/title",
+    "rename",
+    takes=Naming,
+    example={"title": "Tides and moons"},
+    answers=Header,
+    errors=(*STEP, "change-id-reused"),
+    state=True,
+    writes=True,
+)
+async def rename_session(request: Request, session: SessionId, who: Who, change_id: ChangeId = None) -> Response:
+    """Give a session another title."""
+    service = service_of(request)
+    asked = await bodies.take(request, Naming, service.settings.service.body_bytes)
+    return answers.moved(await service.engine.rename(session, who, asked.title, change_id=named(change_id)))
+
+
+@routes(
+    "DELETE",
+    "/sessions/{session}",
+    "discard",
+    answers=Header,
+    errors=(*STEP, "change-id-reused"),
+    state=True,
+    writes=True,
+)
+async def discard_session(request: Request, session: SessionId, who: Who, change_id: ChangeId = None) -> Response:
+    """Throw a session away; within its grace it can be had back."""
+    engine = service_of(request).engine
+    return answers.moved(await engine.discard(session, who, change_id=named(change_id)))
+
+
+@routes(
+    "POST",
+    "/sessions/{session}/revive",
+    "revive",
+    answers=Header,
+    errors=(*STEP, "change-id-reused", "limit-exceeded"),
+    state=True,
+    writes=True,
+)
+async def revive_session(request: Request, session: SessionId, who: Who, change_id: ChangeId = None) -> Response:
+    """Take a discarded or expired session back within its grace."""
+    engine = service_of(request).engine
+    return answers.moved(await engine.revive(session, who, change_id=named(change_id)))
+
+
+def created(request: Request, made: Session) -> Response:
+    """201 for a new session, with its address."""
+    service, header = service_of(request), made.header
+    headers = {
+        **answers.stated(header),
+        answers.DURABILITY: answers.DISK,
+        "location": f"/v1/sessions/{header.id}",
+    }
+    return answers.sent(service.wholes.bytes_of(made), 201, headers)

@@ -1,0 +1,82 @@
+"""What the routes of one process share."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, cast
+
+from fastapi import Depends, Request
+
+from holdfast.engine.engine import Engine
+from holdfast.model.access import Principal
+from holdfast.service.answers import Wholes
+from holdfast.service.auth.caller import Authenticator, Caller
+from holdfast.service.logs import Logs
+from holdfast.service.meters import Meters
+from holdfast.service.rates import Rates
+from holdfast.settings import Settings
+
+_KEPT_BYTES = 64_000_000
+_CALLER = "holdfast.caller"
+
+
+class Service:
+    """The engine and what stands around it.
+
+    Attributes:
+        stopping: set once the service has been told to stop: streams end, and nothing new is begun.
+    """
+
+    def __init__(self, settings: Settings, meters: Meters, logs: Logs, rates: Rates) -> None:
+        self.settings, self.meters, self.logs, self.rates = settings, meters, logs, rates
+        self.stopping = asyncio.Event()
+        self.wholes = Wholes(_KEPT_BYTES)
+        self._opened: tuple[Engine, Authenticator] | None = None
+
+    def open(self, engine: Engine, authenticator: Authenticator) -> None:
+        """From here on requests are served."""
+        self._opened = (engine, authenticator)
+
+    @property
+    def is_open(self) -> bool:
+        return self._opened is not None and not self.stopping.is_set()
+
+    @property
+    def engine(self) -> Engine:
+        return self._ready[0]
+
+    @property
+    def authenticator(self) -> Authenticator:
+        return self._ready[1]
+
+    @property
+    def _ready(self) -> tuple[Engine, Authenticator]:
+        if self._opened is None:
+            raise LookupError("the service is not open yet")
+        return self._opened
+
+
+def service_of(request: Request) -> Service:
+    """The service a request came to."""
+    return cast(Service, request.app.state.service)
+
+
+def caller_of(request: Request) -> Caller:
+    """Who sent a request, with the token's own facts; known once ``principal`` was asked."""
+    return cast(Caller, request.scope[_CALLER])
+
+
+async def principal(request: Request) -> Principal:
+    """Who asks: the one dependency of every route that is not open.
+
+    Raises:
+        UnauthenticatedError: nobody knows. RateLimitedError: the principal asks too much at a time.
+    """
+    service = service_of(request)
+    caller = await service.authenticator.authenticate(request.headers.get("authorization"))
+    request.scope[_CALLER] = caller
+    service.rates.take(caller.principal)
+    return caller.principal
+
+
+Who = Annotated[Principal, Depends(principal)]

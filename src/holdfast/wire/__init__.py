@@ -1,0 +1,1 @@
+"""The JSON forms of values: what HTTP bodies, the client and ``--json`` agree on."""
