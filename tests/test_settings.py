@@ -11,7 +11,8 @@ import pytest
 from holdfast.errors import ConfigurationError
 from holdfast.model.limits import Limits
 from holdfast.model.retention import Retention
-from holdfast.settings import MASK, SETTINGS, SORTS, Settings, masked_url, settings_table
+from holdfast.settings import MASK, SETTINGS, Settings, masked_url, settings_table
+from holdfast.settings.sorts import SORTS
 
 PAGE = Path(__file__).parents[1] / "docs" / "settings.md"
 SECRET = "k1:c2VjcmV0IGtleSBtYXRlcmlhbCBvZiB0aGUgdGVzdHM="

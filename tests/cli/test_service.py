@@ -107,7 +107,7 @@ def test_settings_show_what_is_in_force_and_where_from(cli: Cli, monkeypatch: py
     shown = cli.json("settings")
     assert shown["limits.items"] == 7
     assert shown["home"] == str(cli.home)
-    assert "limits.items          7" in cli("settings").stdout
+    assert "limits.items             7" in cli("settings").stdout
 
 
 def test_a_setting_that_makes_no_sense_ends_with_9(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,15 +51,17 @@ class Watching:
     async def _look(self) -> None:
         """While anybody waits, wake those whose sessions another process has written to.
 
-        What was written before the first look is nobody's loss: whoever begins to wait reads first. A store that does
-        not answer wakes everybody, so that they learn of it.
+        A store that does not answer wakes everybody, so that they learn of it.
         """
         mark: int | None = None
         while self._watchers:
+            begun = mark is None
             try:
                 mark, moved = await self._hot.moved(mark)
             except HoldfastError:
-                mark, moved = None, set(self._watchers)
+                mark, begun = None, True
+            if begun:  # of what was written after a follower's last reading and before the mark, nobody is told
+                moved = set(self._watchers)
             for session in moved:
                 self.wake(session)
             await asyncio.sleep(_POLL)
