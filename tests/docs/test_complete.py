@@ -45,7 +45,7 @@ METHODS = [name for name, member in vars(Engine).items() if inspect.isfunction(m
 
 def an_error(kind: type[errors.HoldfastError]) -> errors.HoldfastError:
     """An error of a kind, made with anything that its arguments take."""
-    samples = {"int": 1, "str": "a", "str | None": "a", "datetime": NOW, "datetime | None": NOW}
+    samples = {"int": 1, "float": 1.0, "str": "a", "str | None": "a", "datetime": NOW, "datetime | None": NOW}
     arguments = inspect.signature(kind).parameters.values()
     return kind(*(samples.get(str(argument.annotation), ()) for argument in arguments))
 

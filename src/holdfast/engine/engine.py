@@ -54,6 +54,8 @@ from holdfast.ports.sink import Hit, Receipt, Sink
 from holdfast.ports.warm import Query, WarmStore
 
 _MOST_PER_PAGE = 1_000
+_MOST_AT_ONCE = 4
+"""Entries a follower is given at a time: a slow reader holds no more of a log than that."""
 _LONGEST_LOCK = 604_800.0
 _MOST_SOURCE_NAME = 1_000
 
@@ -263,7 +265,7 @@ class Engine:
 
             async def read(cursor: str | None) -> FeedPage:
                 opened = await self._gate.enter(session_id, who, "feed", gone=True)
-                return await self._feed.page(opened, cursor, _MOST_PER_PAGE)
+                return await self._feed.page(opened, cursor, _MOST_AT_ONCE)
 
             async for page in self._feed.follow(session_id, after, read, idle):
                 yield page
