@@ -1,7 +1,8 @@
 """A FastAPI route that reads its parameters by a plan made once.
 
 FastAPI works out anew at each request what each parameter is and where it comes from; for a session of 20 items
-that was a third of all the time a read took. The signature, the validation of each value and the document are FastAPI's own.
+that was a third of all the time a read took. The signature, the validation of each value and the document are
+FastAPI's own.
 """
 
 from __future__ import annotations
