@@ -19,7 +19,7 @@ MAIN = "import sys; from holdfast.cli.main import main; main()"
 
 
 def leaves(group: type[errors.HoldfastError]) -> list[type[errors.HoldfastError]]:
-    below = group.__subclasses__()
+    below = [inner for inner in group.__subclasses__() if inner.__module__ == errors.__name__]
     return [group] if not below else [leaf for inner in below for leaf in leaves(inner)]
 
 

@@ -97,17 +97,18 @@ CALLS: dict[str, Call] = {
     "revive": lambda engine, session, who: engine.revive(session, who),
     "touch": lambda engine, session, who: engine.touch(session, who),
     "extend": lambda engine, session, who: engine.extend(session, who, seconds=None),
+    "suspend": lambda engine, session, who: engine.suspend(session, who),
     "lease": lambda engine, session, who: engine.lease(session, who, "tab"),
     "renew": lambda engine, session, who: engine.renew(lease_of(session), who),
     "release": lambda engine, session, who: engine.release(lease_of(session), who),
     "audit": lambda engine, session, who: engine.audit(who, session_id=session),
 }
 SERVICE = {"sweep", "verify", "keys", "rotate_keys"}
-ANYBODY = {"create", "ingest", "find", "search", "close", "counts", "lags"}
+ANYBODY = {"create", "ingest", "find", "search", "close", "counts", "lags", "health", "revoke", "revocations"}
 
 READ = {"read", "header", "history", "diff", "feed", "follow", "export", "labels", "receipts", "leased"}
 WRITE = {"edit", "operate", "undo", "redo", "preview_undo", "preview_redo", "lease", "renew", "release", "touch"}
-STEER = {"label", "restore", "rename", "preview", "unlock", "take_over", "publish", "reopen", "extend"}
+STEER = {"label", "restore", "rename", "preview", "unlock", "take_over", "publish", "reopen", "extend", "suspend"}
 OWN = {"rollback", "discard", "revive", "grant", "audit"}
 MAY = {
     "viewer": READ,
@@ -286,7 +287,7 @@ async def test_s02_a_right_taken_away_ends_with_the_next_verb(opens: Any) -> Non
 
 SERVER_SET = set(Header.__struct_fields__) - {"title", "kind", "retention", "target"}
 ASKED = {
-    "find": {"owner", "status"},  # filters
+    "find": {"owner", "status", "tier"},  # filters
     "read": {"version"},
     "label": {"version"},
 }

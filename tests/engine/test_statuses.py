@@ -57,6 +57,11 @@ async def follow(engine: Engine, on: Subject) -> None:
         return
 
 
+async def suspend(engine: Engine, on: Subject) -> None:
+    await engine.release(on.held, ANA)
+    await engine.suspend(on.id, ANA)
+
+
 EDITS = (OK, NOT, NOT, GONE, GONE, GONE, GONE)
 STEERS = (OK, OK, NOT, GONE, GONE, GONE, GONE)
 READS = (OK, OK, OK, GONE, GONE, GONE, GONE)
@@ -77,6 +82,7 @@ ON_A_SESSION: dict[str, tuple[Call, tuple[str, ...]]] = {
     "touch": (lambda engine, on: engine.touch(on.id, ANA), STEERS),
     "extend": (lambda engine, on: engine.extend(on.id, ANA, seconds=50.0), STEERS),
     "discard": (lambda engine, on: engine.discard(on.id, ANA), STEERS),
+    "suspend": (suspend, READS),
     "unlock": (lambda engine, on: engine.unlock(on.id, ANA), (NOT, OK, NOT, GONE, GONE, GONE, GONE)),
     "take_over": (lambda engine, on: engine.take_over(on.id, ANA), (NOT, OK, NOT, GONE, GONE, GONE, GONE)),
     "publish": (lambda engine, on: engine.publish(on.id, ANA, seal=on.seal), (NOT, OK, OK, GONE, GONE, GONE, GONE)),
@@ -108,6 +114,9 @@ STANDS_ALONE = {"lease", "renew", "release", "reopen"}
 ON_NO_SESSION = {"create", "ingest", "find", "search", "sweep", "verify", "keys", "rotate_keys", "audit", "close"} | {
     "counts",
     "lags",
+    "health",
+    "revoke",
+    "revocations",
 }
 
 

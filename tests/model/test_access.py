@@ -36,6 +36,7 @@ TABLE = """
     publish       x     x        -         -
     reopen        x     x        -         -
     extend        x     x        -         -
+    suspend       x     x        -         -
     rollback      x     -        -         -
     discard       x     -        -         -
     revive        x     -        -         -

@@ -38,6 +38,7 @@ TABLE = """
     rename          draft      -          -          -          -
     touch           draft      locked     -          -          -
     extend          draft      locked     -          -          -
+    suspend         draft      locked     published  -          -
     warn            draft      locked     -          -          -
 """
 STATUSES = [Status(name) for name in TABLE.split("\n")[1].split()]
