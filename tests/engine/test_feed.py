@@ -31,6 +31,31 @@ async def put(engine: Engine, session: str, expected: int, text: str = "") -> No
         draft.put("chunks/1", {"text": text or f"{expected}"})
 
 
+async def test_a_page_ends_early_where_entries_are_large_and_nothing_is_left_out(opens: Any) -> None:
+    engine = await opens()
+    session = await start(engine)
+    for version in range(1, 13):
+        await put(engine, session, version, f"{version}" + "x" * 990_000)
+    pages, cursor = [], None
+    while (part := await engine.feed(session, ANA, after=cursor, limit=1_000)).entries:
+        pages.append([entry.step for entry in part.entries])
+        cursor = part.cursor
+    assert [step for page in pages for step in page] == list(range(1, 14))
+    assert max(map(len, pages)) == 10  # of 8 MB, and the first, small one
+    past: list[int] = []
+    while entries := await engine.history(session, ANA, before=past[-1] if past else None, limit=1_000):
+        assert len(entries) <= 10
+        past += [entry.step for entry in entries]
+    assert past == list(range(13, 0, -1))
+    followed: list[int] = []
+    async for page in engine.follow(session, ANA):
+        assert len(page.entries) <= 3  # of 1 MB
+        followed += [entry.step for entry in page.entries]
+        if followed[-1] == 13:
+            break
+    assert followed == list(range(1, 14))
+
+
 async def whole(engine: Engine, session: str, *, limit: int = 7) -> list[Entry]:
     entries: list[Entry] = []
     cursor = None

@@ -54,8 +54,10 @@ from holdfast.ports.sink import Hit, Receipt, Sink
 from holdfast.ports.warm import Query, WarmStore
 
 _MOST_PER_PAGE = 1_000
-_MOST_AT_ONCE = 4
-"""Entries a follower is given at a time: a slow reader holds no more of a log than that."""
+_MOST_AT_ONCE, _ROOM_AT_ONCE = 100, 1_000_000
+"""Entries, and bytes of them, that a follower is given at a time: a slow reader holds no more of a log than that, or
+than one entry.
+"""
 _LONGEST_LOCK = 604_800.0
 _MOST_SOURCE_NAME = 1_000
 
@@ -232,7 +234,7 @@ class Engine:
     async def history(
         self, session_id: str, who: Principal, *, before: int | None = None, limit: int = 50
     ) -> list[Entry]:
-        """Commits and steps, newest first, below a step."""
+        """Commits and steps, newest first, below a step. A page of large entries ends early; the last is empty."""
         with self._gate.asked(who, "history", session_id) as asked:
             opened = await self._gate.enter(session_id, who, "history")
             asked.done(opened.header.version)
@@ -265,7 +267,7 @@ class Engine:
 
             async def read(cursor: str | None) -> FeedPage:
                 opened = await self._gate.enter(session_id, who, "feed", gone=True)
-                return await self._feed.page(opened, cursor, _MOST_AT_ONCE)
+                return await self._feed.page(opened, cursor, _MOST_AT_ONCE, _ROOM_AT_ONCE)
 
             async for page in self._feed.follow(session_id, after, read, idle):
                 yield page

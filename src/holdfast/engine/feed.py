@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import msgspec
 
 from holdfast.engine.journal import Journal
+from holdfast.engine.log import ROOM
 from holdfast.engine.opened import Opened
 from holdfast.model.cursor import FeedCursor, read_feed_cursor, write_cursor
 from holdfast.model.entry import Entry
@@ -32,8 +33,8 @@ class Feed:
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
 
-    async def page(self, opened: Opened, after: str | None, limit: int) -> FeedPage:
-        """The entries beyond a cursor, or from the first.
+    async def page(self, opened: Opened, after: str | None, limit: int, room: int = ROOM) -> FeedPage:
+        """The entries beyond a cursor, or from the first; it ends early with the entry that fills ``room`` bytes.
 
         A cursor of a history that is no more (the session was put back from an older copy, or its past is pruned) is
         answered with ``reload`` and the cursor of today.
@@ -43,7 +44,7 @@ class Feed:
         cursor = FeedCursor(0, b"") if after is None else read_feed_cursor(after)
         if not 0 <= cursor.step < header.step:
             return FeedPage((), here, reload=(cursor.step, cursor.digest) != (header.step, header.digest))
-        entries = await self._journal.log.entries(opened, after=cursor.step, limit=limit)
+        entries = await self._journal.log.entries(opened, after=cursor.step, limit=limit, room=room)
         first = entries[0] if entries else None
         if first is None or first.step != cursor.step + 1 or (cursor.step and first.header.parent != cursor.digest):
             return FeedPage((), here, reload=True)

@@ -15,6 +15,9 @@ from holdfast.ports.hot import HotStore
 from holdfast.ports.warm import WarmStore
 
 _PAGE = 256
+ROOM = 8_000_000
+"""Bytes of sealed payloads after which a page of the log ends, however few entries it has: one may be of 10 MB."""
+_SLICE = 16
 
 
 class Log:
@@ -23,27 +26,31 @@ class Log:
     def __init__(self, hot: HotStore, warm: WarmStore) -> None:
         self._hot, self._warm = hot, warm
 
-    async def entries(self, opened: Opened, *, after: int, limit: int) -> list[Entry]:
-        """Entries beyond a step, in order: from the hot tier, or from the warm one where the hot has let them go."""
-        session = opened.header.id
-        sealed = await self._hot.entries(session, after=after, limit=limit)
-        if after < opened.header.step and (not sealed or sealed[0].step != after + 1):
-            sealed = await self._warm.entries(session, after=after, limit=limit)
-        expected = min(limit, max(0, opened.header.step - after))
-        return self._linked(opened, sealed, after + 1, expected)
+    async def entries(self, opened: Opened, *, after: int, limit: int, room: int = ROOM) -> list[Entry]:
+        """Entries beyond a step, in order: from the hot tier, or from the warm one where the hot has let them go.
+        Fewer than there are if they are large, but one at least.
+        """
+        session, last = opened.header.id, opened.header.step
+        sealed = await self._hot.entries(session, after=after, limit=limit, room=room)
+        if after < last and (not sealed or sealed[0].step != after + 1):
+            sealed = await self._warm.entries(session, after=after, limit=limit, room=room)
+        last = max(last, after + len(sealed))  # a commit may have come between
+        steps = range(after + 1, min(after + limit, last) + 1)
+        return self._linked(opened, sealed, steps, room, partly=_full(sealed, room))
 
     async def recent(self, opened: Opened, *, before: int, limit: int) -> list[Entry]:
-        """Entries below a step, newest first."""
-        session = opened.header.id
-        sealed = await self._hot.recent(session, before=before, limit=limit)
-        missing = min(before, opened.header.step + 1) - 1 - len(sealed)
-        if len(sealed) < limit and missing > 0:
-            first = max(0, missing - (limit - len(sealed)))
-            older = await self._warm.entries(session, after=first, limit=missing - first)
+        """Entries below a step, newest first; fewer than there are if they are large, but one at least."""
+        session, first = opened.header.id, min(before, opened.header.step + 1) - 1
+        steps = range(first, max(0, first - limit), -1)
+        sealed = await self._hot.recent(session, before=first + 1, limit=limit, room=ROOM)
+        while len(sealed) < len(steps) and not _full(sealed, ROOM):
+            missing = first - len(sealed)
+            most = min(missing, limit - len(sealed), _SLICE)
+            older = await self._warm.entries(session, after=missing - most, limit=most)
+            if not older:
+                break
             sealed += reversed(older)
-        below = min(before, opened.header.step + 1)
-        expected = min(limit, max(0, below - 1))
-        return self._linked(opened, sealed[::-1], below - expected, expected)[::-1]
+        return self._linked(opened, sealed, steps, ROOM, partly=_full(sealed, ROOM))
 
     async def since(self, opened: Opened, version: int) -> list[Entry]:
         """The commits that made the versions above one, in order."""
@@ -108,23 +115,35 @@ class Log:
             if again is None or again.step == head.step:
                 raise TamperedError(f"session {head.id}")
 
-    def _linked(self, opened: Opened, sealed: Sequence[SealedEntry], first: int, least: int) -> list[Entry]:
-        """A run of the log from a step on, checked link by link; ``TamperedError`` if an entry is missing or is
-        another's.
+    def _linked(
+        self, opened: Opened, sealed: Sequence[SealedEntry], steps: range, room: int, *, partly: bool
+    ) -> list[Entry]:
+        """A run of the log, one entry for each of the steps, checked link by link.
+
+        It ends with the entry that brings the bodies to ``room`` bytes; ``partly``, also where the sealed ones end.
+
+        Raises:
+            TamperedError: an entry is missing or is another's.
         """
-        header, parent = opened.header, GENESIS if first == 1 else None
-        if len(sealed) < least:
+        header = opened.header
+        if len(sealed) < len(steps) and not partly:
             raise TamperedError(f"the log of session {header.id}")
-        entries = []
-        for step, row in enumerate(sealed, first):
+        entries: list[Entry] = []
+        held = 0
+        for step, row in zip(steps, sealed, strict=False):
             entry = self._entry(opened, row)
             linked = entry.step == step and entry_digest(row.header, row.payload) == row.digest
-            if not linked or (parent is not None and entry.header.parent != parent):
+            if entries:
+                older, newer = sorted((entries[-1], entry), key=lambda one: one.step)
+                linked = linked and newer.header.parent == older.digest
+            if not linked or (step == 1 and entry.header.parent != GENESIS):
                 raise TamperedError(f"step {step} of session {header.id}")
             if step == header.step and row.digest != header.digest:
                 raise TamperedError(f"step {step} of session {header.id}")
-            parent = row.digest
             entries.append(entry)
+            held += sum(len(change.body) for change in entry.changes if change.body is not None)
+            if held >= room:
+                break
         return entries
 
     def _entry(self, opened: Opened, sealed: SealedEntry) -> Entry:
@@ -135,3 +154,7 @@ class Log:
             raise TamperedError(what)
         payload = open_payload(opened.cipher, sealed.header, sealed.payload, what)
         return Entry(sealed.session, header, payload, sealed.digest, sealed.commit)
+
+
+def _full(page: Sequence[SealedEntry], room: int) -> bool:
+    return sum(len(entry.payload) for entry in page) >= room

@@ -48,12 +48,17 @@ class HotStore(Protocol):
         """
 
     @abstractmethod
-    async def entries(self, session: str, *, after: int, limit: int) -> list[SealedEntry]:
-        """The log beyond step ``after``, in order, ``limit`` entries at most; without what has been trimmed."""
+    async def entries(self, session: str, *, after: int, limit: int, room: int | None = None) -> list[SealedEntry]:
+        """The log beyond step ``after``, in order; without what has been trimmed.
+
+        Args:
+            limit: how many entries at most.
+            room: end with the entry that brings the payloads to so many bytes.
+        """
 
     @abstractmethod
-    async def recent(self, session: str, *, before: int, limit: int) -> list[SealedEntry]:
-        """The log below step ``before``, newest first, ``limit`` entries at most."""
+    async def recent(self, session: str, *, before: int, limit: int, room: int | None = None) -> list[SealedEntry]:
+        """The log below step ``before``, newest first; ``limit`` and ``room`` as of ``entries``."""
 
     @abstractmethod
     async def at(self, session: str, steps: Sequence[int]) -> dict[int, SealedEntry]:

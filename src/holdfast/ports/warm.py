@@ -68,8 +68,13 @@ class WarmStore(Protocol):
         """The newest head kept for a session, None if there is none."""
 
     @abstractmethod
-    async def entries(self, session: str, *, after: int, limit: int) -> list[SealedEntry]:
-        """The log beyond step ``after``, in order, ``limit`` entries at most."""
+    async def entries(self, session: str, *, after: int, limit: int, room: int | None = None) -> list[SealedEntry]:
+        """The log beyond step ``after``, in order.
+
+        Args:
+            limit: how many entries at most.
+            room: end with the entry that brings the payloads to so many bytes.
+        """
 
     @abstractmethod
     async def at(self, session: str, steps: Sequence[int]) -> dict[int, SealedEntry]:

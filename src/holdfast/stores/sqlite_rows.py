@@ -25,6 +25,7 @@ ENTRY = (
     "SELECT l.step, l.version, l.made, l.change, l.header, l.payload, l.digest"
     " FROM session AS s JOIN log AS l ON l.session = s.no"
 )
+ENTRIES = f"{ENTRY} WHERE s.id = ? AND l.step > ? ORDER BY l.step LIMIT ?"
 
 _AT_ONCE = 500
 
@@ -48,6 +49,21 @@ def entry_of(session: str, row: tuple[Any, ...]) -> SealedEntry:
     """An entry of a row of ``ENTRY``."""
     step, version, made, change, header, payload, digest = row
     return SealedEntry(session, step, version, bool(made), change, header, payload, digest)
+
+
+def entries_of(file: SqliteFile, session: str, sql: str, bound: tuple[Any, ...], room: int | None) -> list[SealedEntry]:
+    """The entries that a query of ``ENTRY`` finds, up to the one that brings the payloads to ``room`` bytes. What lies
+    beyond is not read.
+    """
+    found: list[SealedEntry] = []
+    filled = 0
+    with file.mapped():
+        for row in file.read.execute(sql, bound):
+            found.append(entry_of(session, row))
+            filled += len(found[-1].payload)
+            if room is not None and filled >= room:
+                break
+    return found
 
 
 def entries_at(file: SqliteFile, session: str, steps: Sequence[int]) -> dict[int, SealedEntry]:

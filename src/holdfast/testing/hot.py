@@ -360,6 +360,18 @@ class HotStoreSuite(LeaseSuite, RevocationSuite):
         assert await other.recent("s", before=12, limit=4) == log[19:23]
         assert await other.recent("s", before=1, limit=4) == []
 
+    async def test_a_page_of_the_log_ends_with_the_entry_that_fills_its_room(self, stores: Pair) -> None:
+        one, other = stores
+        await build(one, 9)
+        log = [entry_at("s", step) for step in range(1, 10)]
+        size = len(log[0].payload)
+        assert await other.entries("s", after=0, limit=9, room=1) == log[:1]
+        assert await other.entries("s", after=2, limit=9, room=2 * size) == log[2:4]
+        assert await other.entries("s", after=2, limit=9, room=2 * size + 1) == log[2:5]
+        assert await other.entries("s", after=2, limit=2, room=9 * size) == log[2:4]
+        assert await other.recent("s", before=10, limit=9, room=1) == log[:-2:-1]
+        assert await other.recent("s", before=6, limit=9, room=2 * size + 1) == log[4:1:-1]
+
     async def test_entries_at_some_steps_come_by_step_without_those_that_are_not_there(self, stores: Pair) -> None:
         one, other = stores
         await build(one, 12)

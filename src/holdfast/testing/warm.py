@@ -205,6 +205,15 @@ class WarmStoreSuite:
         assert await other.entries("s", after=28, limit=5) == log("s", 29, 30)
         assert await other.entries("s", after=30, limit=5) == []
 
+    async def test_a_page_of_the_log_ends_with_the_entry_that_fills_its_room(self, stores: Pair) -> None:
+        one, other = stores
+        await one.append(head_at("s", 9), log("s", 1, 9))
+        size = len(log("s", 1, 1)[0].payload)
+        assert await other.entries("s", after=0, limit=9, room=1) == log("s", 1, 1)
+        assert await other.entries("s", after=2, limit=9, room=2 * size) == log("s", 3, 4)
+        assert await other.entries("s", after=2, limit=9, room=2 * size + 1) == log("s", 3, 5)
+        assert await other.entries("s", after=2, limit=2, room=9 * size) == log("s", 3, 4)
+
     async def test_entries_at_some_steps_come_by_step_without_those_that_are_not_there(self, stores: Pair) -> None:
         one, other = stores
         await one.append(head_at("s", 12), log("s", 1, 12))

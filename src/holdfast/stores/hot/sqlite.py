@@ -18,18 +18,21 @@ from holdfast.model.revocation import Revocation
 from holdfast.model.session import SealedHead, SealedItem, Write
 from holdfast.ports.hot import HotStore
 from holdfast.stores.sqlite_rows import (
+    ENTRIES,
     ENTRY,
     HEAD,
     KEEP_ENTRY,
     KEEP_HEAD,
     SCHEMA,
     entries_at,
-    entry_of,
+    entries_of,
     entry_row,
     head_of,
     head_row,
 )
 
+_RECENT = f"{ENTRY} WHERE s.id = ? AND l.step < ? ORDER BY l.step DESC LIMIT ?"
+_UNDER_CHANGE = f"{ENTRY} WHERE s.id = ? AND l.change = ?"
 _ITEMS = "SELECT i.id, i.version, i.sealed FROM item AS i, session AS s WHERE s.id = ? AND i.session = s.no"
 _STANDS = "SELECT no, step, fence, holder, until, due, status FROM session WHERE id = ?"
 _MOVE = "UPDATE session SET step = ?, version = ?, digest = ?, sealed = ? WHERE no = ?"
@@ -84,21 +87,17 @@ class SqliteHotStore(HotStore):
             return await self._file.write(lambda connection: _create(connection, write))
         return await self._file.write(lambda connection: _move(connection, write, instant))
 
-    async def entries(self, session: str, *, after: int, limit: int) -> list[SealedEntry]:
-        return self._entries(
-            f"{ENTRY} WHERE s.id = ? AND l.step > ? ORDER BY l.step LIMIT ?", (session, after, limit), session
-        )
+    async def entries(self, session: str, *, after: int, limit: int, room: int | None = None) -> list[SealedEntry]:
+        return entries_of(self._file, session, ENTRIES, (session, after, limit), room)
 
-    async def recent(self, session: str, *, before: int, limit: int) -> list[SealedEntry]:
-        return self._entries(
-            f"{ENTRY} WHERE s.id = ? AND l.step < ? ORDER BY l.step DESC LIMIT ?", (session, before, limit), session
-        )
+    async def recent(self, session: str, *, before: int, limit: int, room: int | None = None) -> list[SealedEntry]:
+        return entries_of(self._file, session, _RECENT, (session, before, limit), room)
 
     async def at(self, session: str, steps: Sequence[int]) -> dict[int, SealedEntry]:
         return entries_at(self._file, session, steps)
 
     async def change(self, session: str, change: str) -> SealedEntry | None:
-        found = self._entries(f"{ENTRY} WHERE s.id = ? AND l.change = ?", (session, change), session)
+        found = entries_of(self._file, session, _UNDER_CHANGE, (session, change), None)
         return found[0] if found else None
 
     async def trim(self, session: str, *, below: int) -> None:
@@ -234,10 +233,6 @@ class SqliteHotStore(HotStore):
 
     async def close(self) -> None:
         await self._file.close()
-
-    def _entries(self, sql: str, bound: tuple[Any, ...], session: str) -> list[SealedEntry]:
-        with self._file.mapped():
-            return [entry_of(session, row) for row in self._file.read.execute(sql, bound)]
 
 
 def _create(connection: apsw.Connection, write: Write) -> bool:

@@ -15,14 +15,14 @@ from holdfast.model.entry import SealedEntry
 from holdfast.model.session import SealedHead
 from holdfast.ports.warm import AuditRow, ChainEnd, Query, WarmStore
 from holdfast.stores.sqlite_rows import (
-    ENTRY,
+    ENTRIES,
     HEAD,
     HEADS,
     KEEP_ENTRY,
     KEEP_HEAD,
     SCHEMA,
     entries_at,
-    entry_of,
+    entries_of,
     entry_row,
     head_of,
     head_row,
@@ -69,12 +69,8 @@ class SqliteWarmStore(WarmStore):
             row = self._file.read.execute(HEAD, (session,)).get
         return None if row is None else head_of(row)
 
-    async def entries(self, session: str, *, after: int, limit: int) -> list[SealedEntry]:
-        with self._file.mapped():
-            rows = self._file.read.execute(
-                f"{ENTRY} WHERE s.id = ? AND l.step > ? ORDER BY l.step LIMIT ?", (session, after, limit)
-            )
-            return [entry_of(session, row) for row in rows]
+    async def entries(self, session: str, *, after: int, limit: int, room: int | None = None) -> list[SealedEntry]:
+        return entries_of(self._file, session, ENTRIES, (session, after, limit), room)
 
     async def at(self, session: str, steps: Sequence[int]) -> dict[int, SealedEntry]:
         return entries_at(self._file, session, steps)
