@@ -26,6 +26,8 @@ class HoldfastError(Exception):
     """The root of the tree; catch it to catch everything Holdfast raises on purpose."""
 
     code: ClassVar[str] = "error"
+    change_id: str | None = None
+    """Where the outcome of a write is open: what to ask again with. Of a change id in use: that one."""
 
     def facts(self) -> dict[str, Any]:
         """The attributes of the error, for programs; never item content except in a conflict's own items."""
@@ -348,6 +350,8 @@ class InvalidCursorError(InvalidError):
 
 
 class UnavailableError(HoldfastError):
+    """Something that is needed did not answer."""
+
     code = "unavailable"
 
 

@@ -339,7 +339,23 @@ async def test_s03_no_body_and_no_argument_smuggles_a_field_in(engine: Engine, f
 
 
 @pytest.mark.parametrize(
-    "name", ["publish", "create", "undo", "purge", "expire", "grant", "unlock", "", "Edit", "x" * 65, "a b", "\ud800"]
+    "name",
+    [
+        "publish",
+        "create",
+        "undo",
+        "purge",
+        "expire",
+        "grant",
+        "unlock",
+        "reload",
+        "end",
+        "",
+        "Edit",
+        "x" * 65,
+        "a b",
+        "\ud800",
+    ],
 )
 async def test_s03_an_edit_cannot_pass_for_another_verb_in_the_log(engine: Engine, name: str) -> None:
     session = (await engine.create(ANA, kind="knowledge", items=ITEMS)).id

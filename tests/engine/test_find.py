@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -84,3 +85,37 @@ async def test_sessions_made_between_two_pages_move_nothing(engine: Engine, cloc
 async def test_a_cursor_that_nobody_gave_out_is_refused(engine: Engine, cursor: str) -> None:
     with pytest.raises(InvalidCursorError):
         await engine.find(ANA, after=cursor)
+
+
+async def test_a_session_is_listed_from_the_grant_of_a_role_until_it_is_taken_back(opens: Any) -> None:
+    engine, other = await opens(), await opens()
+    session = await make(engine, ANA, "shared")
+    assert await pages(other, BEN) == []
+    await engine.grant(session, ANA, "ben", Role.VIEWER)
+    assert await pages(other, BEN) == await pages(other, BEN, owner="ana", text="shared") == [session]
+    await engine.grant(session, ANA, "eve", Role.VIEWER)
+    assert await pages(other, BEN) == await pages(other, EVE) == await pages(other, ANA) == [session]
+    await engine.grant(session, ANA, "ben", None)
+    assert await pages(other, BEN) == []
+    assert await pages(other, EVE) == [session]
+    await engine.discard(session, ANA)
+    await engine.revive(session, ANA)
+    assert (await pages(other, BEN), await pages(other, EVE)) == ([], [session])
+
+
+async def test_while_a_long_list_is_made_others_have_their_turn(engine: Engine) -> None:
+    made = [await make(engine, ANA, f"session {n}") for n in range(50)]
+    turns = 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    task = asyncio.create_task(other())
+    assert await pages(engine, ROOT, text="session 0") == made[:1]
+    seen, turns = turns, 0
+    assert [one.session async for one in engine.verify(ROOT) if one.session]
+    task.cancel()
+    assert min(seen, turns) >= len(made)

@@ -282,7 +282,7 @@ def _give_up(failed: FailedError, ask: Ask, is_open: bool) -> NoReturn:
     if is_open and failed.outcome is Outcome.NOTHING and ask.method != "GET":
         error = ServiceError(f"The service did not answer, and then: {error}")  # the first try may have had its effect
     if is_open and ask.change_id is not None:
-        vars(error)["change_id"] = ask.change_id
+        error.change_id = ask.change_id
         error.add_note(f"Change id: {ask.change_id}")
     raise error from failed.__cause__
 

@@ -31,6 +31,7 @@ from holdfast.ports.kind import Kind
 _MOST_NAME = 200
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,63}")
 _OTHER_VERBS = LIFECYCLE.keys() - {"edit"} | {"create", "undo", "redo", "restore"}
+_OTHER_EVENTS = {"end", "reload", "open", "message", "error"}  # of the feed as a stream, where events are named alike
 
 
 class Ask(msgspec.Struct, frozen=True):
@@ -213,9 +214,9 @@ class Edit:
 
 
 def check_operation(name: str) -> None:
-    """Raise unless an author may have the log tell of an edit by this name: one that no other verb has."""
-    if name != "edit" and (_NAME.fullmatch(name) is None or name in _OTHER_VERBS):
-        raise InvalidChangeError("an operation is named by a lower-case word that is no other verb's name")
+    """Raise unless an author may have the log tell of an edit by this name: one that nothing else in the feed has."""
+    if name != "edit" and (_NAME.fullmatch(name) is None or name in _OTHER_VERBS | _OTHER_EVENTS):
+        raise InvalidChangeError("an operation is named by a lower-case word that nothing else in the feed has")
 
 
 def _fingerprint(verb: str, draft: DraftView) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -61,11 +62,12 @@ class Catalogue:
         return Page(tuple(found), None, tuple(unreadable))
 
     async def all(self, query: Query, after: PageCursor | None = None) -> AsyncIterator[SealedHead]:
-        """Every session that matches, newest first, for whoever may see all of them."""
+        """Every session that matches, newest first, for whoever may see all of them. Others get their turn between."""
         while True:
             heads = await self._warm.find(query, after=after, limit=_AT_ONCE)
             for head in heads:
                 yield head
+                await asyncio.sleep(0)  # an embedded store never waits, and there may be thousands
             if len(heads) < _AT_ONCE:
                 return
             after = PageCursor(heads[-1].created, heads[-1].id)

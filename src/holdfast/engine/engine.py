@@ -208,7 +208,8 @@ class Engine:
     ) -> Page:
         """Sessions this principal may see, newest first; ``text`` is looked for in the title."""
         with self._gate.asked(who, "find") as asked:
-            query = Query(who.tenant, owner, kind, status)
+            is_member = not who.roles & {"admin", "auditor"}
+            query = Query(who.tenant, owner, kind, status, who.id if is_member else None)
             page = await self._catalogue.find(who, query, text, tier, after, _bounded(limit))
             asked.done()
             return page

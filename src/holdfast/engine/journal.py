@@ -201,6 +201,7 @@ class Journal:
             tuple(sealed_items),
             step.fence,
             quota,
+            None if header.grants == was.grants else tuple(sorted(header.grants)),
         )
         if not await self.hot.write(write, now=now):
             return None

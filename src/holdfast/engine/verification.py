@@ -9,6 +9,7 @@ import msgspec
 from holdfast.engine.audit import Audit
 from holdfast.engine.blobs import Blobs
 from holdfast.engine.journal import Journal
+from holdfast.engine.log import ROOM
 from holdfast.engine.opened import Opened
 from holdfast.engine.sealing import decode_entry
 from holdfast.errors import HoldfastError, SessionGoneError, TamperedError
@@ -101,8 +102,7 @@ class Verification:
         """Follow the digests of a log in the warm tier, and compare the hot tier's part of it."""
         count, parent, version = 0, GENESIS, 0
         purged = head.key is None
-        while True:
-            page = await self._journal.warm.entries(head.id, after=count, limit=_PAGE)
+        while page := await self._journal.warm.entries(head.id, after=count, limit=_PAGE, room=ROOM):
             hot = await self._journal.hot.at(head.id, [entry.step for entry in page])
             for entry in page:
                 count += 1
@@ -113,8 +113,6 @@ class Verification:
                     problems.append(Problem("log-chain", f"step {count}: {wrong}"))
                     return count
                 parent, version = entry.digest, entry.version
-            if len(page) < _PAGE:
-                break
         if (count, parent) != (head.step, head.digest):
             problems.append(Problem("log-chain", f"the log ends at step {count}, the head stands at {head.step}"))
         return count
@@ -124,13 +122,10 @@ class Verification:
         items: dict[str, Item] = {}
         after = 0
         try:
-            while True:
-                page = await self._journal.log.entries(opened, after=after, limit=_PAGE)
+            while page := await self._journal.log.entries(opened, after=after, limit=_PAGE):
                 for entry in page:
                     apply(items, entry.changes, entry.version, entry.step)
                     after = entry.step
-                if len(page) < _PAGE:
-                    break
         except (HoldfastError, ValueError) as error:
             code = error.code if isinstance(error, HoldfastError) else "log-chain"
             problems.append(Problem(code, f"step {after + 1}: {error}"))

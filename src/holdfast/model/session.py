@@ -203,6 +203,7 @@ class Write(msgspec.Struct, frozen=True):
         items: the items that change.
         fence: number of the lease the writer holds, None where it holds none.
         quota: at creation, how many sessions the owner may have in all; None for no bound.
+        members: where that changes, who beside the owner may know of the session.
     """
 
     expected: int
@@ -211,6 +212,7 @@ class Write(msgspec.Struct, frozen=True):
     items: tuple[SealedItem, ...] = ()
     fence: int | None = None
     quota: int | None = None
+    members: tuple[str, ...] | None = None
 
 
 class Session:

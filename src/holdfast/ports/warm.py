@@ -14,12 +14,13 @@ from holdfast.model.session import SealedHead
 
 
 class Query(msgspec.Struct, frozen=True):
-    """Which sessions; None asks nothing."""
+    """Which sessions; None asks nothing. ``member`` asks for those that a principal owns or is a member of."""
 
     tenant: str | None = None
     owner: str | None = None
     kind: str | None = None
     status: str | None = None
+    member: str | None = None
 
 
 class AuditRow(msgspec.Struct, frozen=True, gc=False):
@@ -52,11 +53,16 @@ class WarmStore(Protocol):
     """Insert-only entries keyed ``session:step``, opaque payloads, no transaction over more than one session."""
 
     @abstractmethod
-    async def append(self, head: SealedHead, entries: Sequence[SealedEntry]) -> None:
+    async def append(
+        self, head: SealedHead, entries: Sequence[SealedEntry], *, members: Sequence[str] | None = None
+    ) -> None:
         """Keep entries and the head they lead to; durable on return.
 
         Entries that are there already change nothing, in any order and any number of times; an older head than the one
-        kept changes nothing.
+        kept changes nothing, and so do the members it comes with.
+
+        Args:
+            members: who beside the owner may know of the session from this head on; None: who was before.
 
         Raises:
             AlreadyExistsError: another entry stands at one of the steps; nothing of the call is kept.
@@ -82,7 +88,10 @@ class WarmStore(Protocol):
 
     @abstractmethod
     async def find(self, query: Query, *, after: PageCursor | None, limit: int) -> list[SealedHead]:
-        """Sessions that match, newest first by creation, ``limit`` at most, beyond a cursor."""
+        """Sessions that match, newest first by creation, ``limit`` at most, beyond a cursor.
+
+        It costs no more the more sessions there are that do not match.
+        """
 
     @abstractmethod
     async def counts(self) -> dict[tuple[str, str], int]:

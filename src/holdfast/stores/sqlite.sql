@@ -26,6 +26,15 @@ CREATE INDEX IF NOT EXISTS session_owner ON session (tenant, owner, created DESC
 CREATE INDEX IF NOT EXISTS session_under_way ON session (status, kind) WHERE status IN ('draft', 'locked');
 CREATE INDEX IF NOT EXISTS session_due ON session (due) WHERE due IS NOT NULL;
 
+CREATE TABLE IF NOT EXISTS member (         -- who beside the owner may know of a session
+    tenant    TEXT    NOT NULL,
+    principal TEXT    NOT NULL,
+    created   REAL    NOT NULL,             -- as the session's: they are listed newest first
+    id        TEXT    NOT NULL,             -- the session's
+    PRIMARY KEY (tenant, principal, created, id)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS member_session ON member (id);
+
 CREATE TABLE IF NOT EXISTS item (
     session   INTEGER NOT NULL,
     id        BLOB    NOT NULL,

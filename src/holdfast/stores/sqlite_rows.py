@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib.resources import files
 from typing import Any
 
+import apsw
 from msgspec.structs import astuple
 
 from holdfast.drivers.sqlite import SqliteFile
@@ -14,10 +15,11 @@ from holdfast.model.session import SealedHead
 
 SCHEMA = files("holdfast.stores").joinpath("sqlite.sql").read_text(encoding="utf-8")
 
-HEAD_COLUMNS = "id, tenant, owner, kind, status, step, version, digest, created, due, sealed, key"
-HEADS = "SELECT " + HEAD_COLUMNS + " FROM session"  # noqa: S608 - a constant
-HEAD = HEADS + " WHERE id = ?"
-KEEP_HEAD = "INSERT INTO session (" + HEAD_COLUMNS + ") VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - a constant
+_HEAD = ("id", "tenant", "owner", "kind", "status", "step", "version", "digest", "created", "due", "sealed", "key")
+HEAD_COLUMNS = ", ".join(f"s.{column}" for column in _HEAD)
+HEADS = f"SELECT {HEAD_COLUMNS} FROM session AS s"  # noqa: S608 - constants
+HEAD = f"{HEADS} WHERE s.id = ?"
+KEEP_HEAD = f"INSERT INTO session ({', '.join(_HEAD)}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608 - constants
 KEEP_ENTRY = (
     "INSERT INTO log (session, step, version, made, change, header, payload, digest) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 )
@@ -38,6 +40,13 @@ def head_of(row: tuple[Any, ...]) -> SealedHead:
 def head_row(head: SealedHead) -> tuple[Any, ...]:
     """What ``KEEP_HEAD`` binds."""
     return astuple(head)
+
+
+def keep_members(connection: apsw.Connection, head: SealedHead, members: Sequence[str]) -> None:
+    """Put the members of a session in place of those it had."""
+    connection.execute("DELETE FROM member WHERE id = ?", (head.id,))
+    rows = [(head.tenant, member, head.created, head.id) for member in members]
+    connection.executemany("INSERT INTO member (tenant, principal, created, id) VALUES (?, ?, ?, ?)", rows)
 
 
 def entry_row(number: int, entry: SealedEntry) -> tuple[Any, ...]:

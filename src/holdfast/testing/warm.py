@@ -255,6 +255,46 @@ class WarmStoreSuite:
                     f"{number:02}" for number in reversed(range(len(made))) if wanted.items() <= made[number].items()
                 ]
 
+    @pytest.mark.parametrize("limit", [1, 2, 5, 99])
+    async def test_a_principal_s_sessions_are_its_own_and_those_it_is_a_member_of(
+        self, stores: Pair, limit: int
+    ) -> None:
+        one, other = stores
+        shared: dict[str, list[str] | None] = {"a": ["ben"], "b": None, "c": ["cy", "ben"], "d": [], "e": ["cy"]}
+        for number, (session, members) in enumerate(shared.items()):
+            await one.append(head_at(session, 1, created=number // 2), [], members=members)
+        await one.append(head_at("of-ben", 1, owner="ben", created=1.0), [])
+        await one.append(head_at("of-ben-too", 1, owner="ben", created=0.5), [], members=["ben", "cy"])
+        await one.append(head_at("elsewhere", 1, tenant="other", owner="ben"), [], members=["cy"])
+
+        async def seen(member: str, **wanted: str) -> list[str]:
+            found: list[SealedHead] = []
+            after = None
+            while page := await other.find(Query("acme", member=member, **wanted), after=after, limit=limit):
+                found += page
+                after = PageCursor(page[-1].created, page[-1].id)
+            return [head.id for head in found]
+
+        assert await seen("ben") == ["of-ben", "c", "of-ben-too", "a"]
+        assert await seen("cy") == ["e", "c", "of-ben-too"]
+        assert await seen("ana") == ["e", "d", "c", "b", "a"]
+        assert await seen("ben", owner="ana") == ["c", "a"]
+        assert await seen("ben", owner="ben") == ["of-ben", "of-ben-too"]
+        assert await seen("ben", kind="graph") == await seen("ben", status="locked") == await seen("eve") == []
+
+    async def test_members_change_with_a_newer_head_and_no_other(self, stores: Pair) -> None:
+        one, other = stores
+        await one.append(head_at("s", 4), [], members=["ben"])
+        await one.append(head_at("s", 3), [], members=["cy"])  # late
+        await one.append(head_at("s", 4), [], members=["cy"])  # again
+        await one.append(head_at("s", 5), [])
+        ben, cy = Query("acme", member="ben"), Query("acme", member="cy")
+        assert [head.step for head in await other.find(ben, after=None, limit=9)] == [5]
+        assert await other.find(cy, after=None, limit=9) == []
+        await one.append(head_at("s", 6), [], members=["cy"])
+        assert await other.find(ben, after=None, limit=9) == []
+        assert [head.step for head in await other.find(cy, after=None, limit=9)] == [6]
+
     @pytest.mark.parametrize("limit", [1, 3, 7, 20])
     async def test_pages_go_on_beyond_a_cursor_and_miss_none_of_one_creation_time(
         self, stores: Pair, limit: int

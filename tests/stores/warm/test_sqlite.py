@@ -7,9 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 
-from holdfast.ports.warm import ChainEnd
+from holdfast.model.cursor import PageCursor
+from holdfast.ports.warm import ChainEnd, Query
 from holdfast.stores.warm.sqlite import SqliteWarmStore
 from holdfast.testing.samples import head_at
 from holdfast.testing.warm import Connect, WarmStoreSuite, log
@@ -42,4 +44,35 @@ async def test_a_log_that_racing_processes_append_is_kept_once(tmp_path: Path, r
     store = SqliteWarmStore.open(path)
     assert await store.entries("s", after=0, limit=9_999) == log("s", 1, ROUNDS)
     assert await store.head("s") == head_at("s", ROUNDS)
+    await store.close()
+
+
+@pytest.mark.parametrize("after", [None, PageCursor(9.0, "s")])
+@pytest.mark.parametrize(
+    ("query", "indexes"),
+    [
+        (Query("acme"), ["session_newest (tenant=?"]),
+        (Query("acme", "ana"), ["session_owner (tenant=? AND owner=?"]),
+        (
+            Query("acme", member="ana"),
+            ["session_owner (tenant=? AND owner=?", "PRIMARY KEY (tenant=? AND principal=?"],
+        ),
+    ],
+)
+async def test_what_a_principal_may_see_is_read_along_an_index(
+    tmp_path: Path, query: Query, indexes: list[str], after: PageCursor | None
+) -> None:
+    asked: list[str] = []
+    store = SqliteWarmStore.open(tmp_path / "warm.db")
+    file = store._file
+    file.read.trace_v2(apsw.SQLITE_TRACE_STMT, lambda event: asked.append(event["sql"]))
+    assert await store.find(query, after=after, limit=9) == []
+    file.read.trace_v2(0, None)
+    assert len(asked) == len(indexes)
+    for sql, index in zip(asked, indexes, strict=True):
+        plan = [row[3] for row in file.read.execute(f"EXPLAIN QUERY PLAN {sql}", (1,) * sql.count("?"))]
+        assert index in plan[0]
+        if after is not None:
+            assert "(created,id)<(?,?)" in plan[0]
+        assert not any("SCAN" in line or "TEMP" in line for line in plan), plan
     await store.close()

@@ -29,6 +29,7 @@ from holdfast.stores.sqlite_rows import (
     entry_row,
     head_of,
     head_row,
+    keep_members,
 )
 
 _RECENT = f"{ENTRY} WHERE s.id = ? AND l.step < ? ORDER BY l.step DESC LIMIT ?"
@@ -248,6 +249,8 @@ def _create(connection: apsw.Connection, write: Write) -> bool:
             raise LimitExceededError("sessions of one owner", kept + 1, write.quota)
     connection.execute(KEEP_HEAD, head_row(head))
     number = connection.last_insert_rowid()
+    if write.members:
+        keep_members(connection, head, write.members)
     _append(connection, number, write)
     _items(connection, number, write)
     return True
@@ -278,6 +281,8 @@ def _move(connection: apsw.Connection, write: Write, now: float) -> bool:
         connection.execute(_TURN, (head.status, number))
     if head.due != due:
         connection.execute(_DEFER, (head.due, number))
+    if write.members is not None:
+        keep_members(connection, head, write.members)
     return True
 
 

@@ -17,6 +17,7 @@ from holdfast.ports.warm import AuditRow, ChainEnd, Query, WarmStore
 from holdfast.stores.sqlite_rows import (
     ENTRIES,
     HEAD,
+    HEAD_COLUMNS,
     HEADS,
     KEEP_ENTRY,
     KEEP_HEAD,
@@ -26,6 +27,7 @@ from holdfast.stores.sqlite_rows import (
     entry_row,
     head_of,
     head_row,
+    keep_members,
 )
 
 _LINES = "SELECT chain, seq, tenant, session, line, mac FROM audit"
@@ -35,6 +37,7 @@ _KEEP_NEWER_HEAD = (
     " step = excluded.step, version = excluded.version, digest = excluded.digest, due = excluded.due,"
     " sealed = excluded.sealed, key = excluded.key WHERE excluded.step > session.step"
 )
+_SHARED = f"SELECT {HEAD_COLUMNS} FROM member AS m CROSS JOIN session AS s ON s.id = m.id"  # noqa: S608 - constants
 _KEEP_NEW_ENTRY = KEEP_ENTRY + " ON CONFLICT DO NOTHING"
 
 
@@ -49,10 +52,15 @@ class SqliteWarmStore(WarmStore):
         """Open the file of a path; see ``SqliteFile.open``."""
         return cls(SqliteFile.open(path, schema=SCHEMA, name="warm", vfs=vfs, synchronous=synchronous))
 
-    async def append(self, head: SealedHead, entries: Sequence[SealedEntry]) -> None:
+    async def append(
+        self, head: SealedHead, entries: Sequence[SealedEntry], *, members: Sequence[str] | None = None
+    ) -> None:
         def job(connection: apsw.Connection) -> None:
             connection.execute(_KEEP_NEWER_HEAD, head_row(head))
+            is_newer = connection.changes() > 0
             number = connection.execute("SELECT no FROM session WHERE id = ?", (head.id,)).get
+            if members is not None and is_newer:
+                keep_members(connection, head, members)
             for entry in entries:
                 connection.execute(_KEEP_NEW_ENTRY, entry_row(number, entry))
                 if connection.changes() == 0:
@@ -76,13 +84,26 @@ class SqliteWarmStore(WarmStore):
         return entries_at(self._file, session, steps)
 
     async def find(self, query: Query, *, after: PageCursor | None, limit: int) -> list[SealedHead]:
-        wanted = {"tenant": query.tenant, "owner": query.owner, "kind": query.kind, "status": query.status}
+        if query.member is None:
+            return self._found(HEADS, "s", query, {"s.owner": query.owner}, after, limit)
+        owned: list[SealedHead] = []
+        if query.owner in (None, query.member):
+            owned = self._found(HEADS, "s", query, {"s.owner": query.member}, after, limit)
+        shared = self._found(_SHARED, "m", query, {"m.principal": query.member, "s.owner": query.owner}, after, limit)
+        both = {head.id: head for head in (*owned, *shared)}
+        return sorted(both.values(), key=lambda head: (head.created, head.id), reverse=True)[:limit]
+
+    def _found(
+        self, heads: str, by: str, query: Query, wanted: dict[str, str | None], after: PageCursor | None, limit: int
+    ) -> list[SealedHead]:
+        """The first heads of a query, read along the index of the table ``by``."""
+        wanted = {f"{by}.tenant": query.tenant, **wanted, "s.kind": query.kind, "s.status": query.status}
         terms = ["1", *(f"{column} = ?" for column, value in wanted.items() if value is not None)]
         bound: list[Any] = [value for value in wanted.values() if value is not None]
         if after is not None:
-            terms.append("(created, id) < (?, ?)")
+            terms.append(f"({by}.created, {by}.id) < (?, ?)")
             bound += [after.created, after.id]
-        sql = HEADS + " WHERE " + " AND ".join(terms) + " ORDER BY created DESC, id DESC LIMIT ?"
+        sql = f"{heads} WHERE {' AND '.join(terms)} ORDER BY {by}.created DESC, {by}.id DESC LIMIT ?"
         with self._file.mapped():
             return [head_of(row) for row in self._file.read.execute(sql, (*bound, limit))]
 
