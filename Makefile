@@ -11,6 +11,9 @@ STAMP := $(VENV)/.holdfast-setup
 # uv reads the lock. Its own minor version is pinned, because the format of the lock belongs to it.
 UV := uv>=0.13,<0.14
 
+# Tests start hundreds of children; none is to compile what another has compiled.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
 .PHONY: all setup demo run test check bench kill power machine contract histories fmt lock build clean help
@@ -26,7 +29,7 @@ run: $(STAMP) ## start the HTTP service and print its address: make run [ARGS="-
 	$(BIN)/holdfast serve $(ARGS)
 
 test: $(STAMP) ## every test, on all cores, with coverage of 90 % or better: make test [ARGS="-k undo"] [WORKERS=4]
-	$(BIN)/python -m pytest -n $(WORKERS) $(if $(ARGS),$(ARGS),--cov --cov-report=term)
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadgroup $(if $(ARGS),$(ARGS),--cov --cov-report=term)
 
 check: $(STAMP) ## formatting, lint, types, and who imports whom
 	$(BIN)/ruff format --check .

@@ -12,6 +12,8 @@ from holdfast.model.session import Write
 from holdfast.ports.hot import HotStore
 from holdfast.testing.machine import Machine, play
 
+pytestmark = pytest.mark.no_cover  # repeats what others measure once
+
 STEPS = int(os.environ.get("HOLDFAST_TEST_MACHINE_STEPS", "0"))
 CI_STEPS = 2_000
 

@@ -103,6 +103,7 @@ def test_the_home_may_stand_in_the_file_and_paths_in_it_are_relative_to_it(
 
 def test_variables_that_are_no_settings_are_left_alone(environ: dict[str, str]) -> None:
     others = {"HOLDFAST_DEBUG": "1", "HOLDFAST_TEST_SEED": "5", "HOLDFASTER": "x"}
+    others |= {"HOLDFAST_URL": "http://127.0.0.1:8420", "HOLDFAST_TOKEN": "a token"}  # the client's
     assert Settings.load(environ | others) == Settings.load(environ)
 
 

@@ -208,7 +208,7 @@ def _timing(
 
 async def _sweep(engine: Engine, seconds: float, observer: Observer | None) -> None:
     """Sweep for ever, for every tenant; a store that does not answer is tried again the next time."""
-    who = Principal(SYSTEM, roles=frozenset({"admin"}))
+    who = Principal(SYSTEM, roles=frozenset({"operator"}))
     failed: Mapping[str, str]
     while True:
         try:

@@ -11,11 +11,13 @@ import pytest
 from holdfast.bench import report, run, workloads
 from holdfast.bench.floor import BareFile
 from holdfast.bench.report import Row
+from holdfast.bench.rounds import Plan
 from holdfast.compose import open_engine
 from holdfast.settings import Settings
 
-TINY = workloads.Plan(rounds=2, seconds=0.02, warm=0.05, edits=40, patience=20.0, sessions=3)
+TINY = Plan(rounds=2, seconds=0.02, warm=0.05, edits=40, patience=20.0, sessions=3, clients=8, pace=0.04)
 NAMES = ("commit.one", "commit.tasks32", "load20", "growth", "bytes_per_edit")
+OVER_HTTP = ("http.read", "http.edit")
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +38,17 @@ def test_a_run_has_every_row_that_the_design_asks_for_once(rows: list[Row]) -> N
     assert len(set(names)) == len(names)
     assert {f"embedded.{name}" for name in NAMES} <= set(names)
     assert set(report.REACH) <= set(names)
+
+
+def test_a_run_has_the_rates_over_http_and_how_long_one_waits(rows: list[Row]) -> None:
+    units = {row.name: row.unit for row in rows}
+    for name in OVER_HTTP:
+        assert units[name] == "1/s"
+        waits = [row for row in rows if row.name.startswith(f"{name}.")]
+        assert [row.name for row in waits] == [f"{name}.{share}" for share in ("p50", "p95", "p99")]
+        assert {row.unit for row in waits} == {"µs"}
+        for side in ([row.ours for row in waits], [row.floor for row in waits]):
+            assert side == sorted(side), "the slowest waited less than the one in the middle"
 
 
 def test_the_figures_of_a_row_fit_together(rows: list[Row]) -> None:

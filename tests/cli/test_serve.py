@@ -155,3 +155,47 @@ def test_its_own_errors_are_told_without_a_traceback(cli: Cli) -> None:
     (cli.home / "token").chmod(0o600)
     error: dict[str, Any] = cli.error("serve", "--port", "0", code=9)
     assert "token file" in error["message"]
+
+
+EARLY = """
+import importlib.abc, os, signal, sys
+
+class Early(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == "typer":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Early())
+"""
+"""Somebody who changes his mind while the command is still being loaded."""
+
+
+@pytest.mark.parametrize(("module", "is_told"), [("holdfast.cli.entry", False), ("holdfast.cli.main", True)])
+def test_an_early_ctrl_c_ends_it_without_a_traceback(tmp_path: Path, module: str, is_told: bool) -> None:
+    script = f"{EARLY}\nfrom {module} import main; main()"
+    ran = subprocess.run(
+        [sys.executable, "-c", script, "--home", str(tmp_path / "home"), "serve"], capture_output=True, text=True
+    )
+    assert ran.returncode == -signal.SIGINT
+    assert ("Traceback" in ran.stderr) is is_told  # without the entry it is
+
+
+def test_a_ctrl_c_while_it_comes_up_is_told_in_a_word(tmp_path: Path) -> None:
+    script = """
+import asyncio, os, signal
+from holdfast.cli import entry
+from holdfast.service import server
+
+async def listen(settings):
+    os.kill(os.getpid(), signal.SIGINT)
+    await asyncio.sleep(20)
+
+server.listen = listen
+entry.main()
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", script, "--home", str(tmp_path / "home"), "serve"], capture_output=True, text=True
+    )
+    assert (ran.returncode, ran.stdout) == (130, "")
+    assert ran.stderr.startswith("Error: Interrupted.")
+    assert "Traceback" not in ran.stderr

@@ -16,7 +16,7 @@ from holdfast.testing.issuer import Issuer
 from holdfast.testing.serving import Served, served
 
 ISSUER = Issuer("HS")
-ROLES = {"ada": ["admin"], "otto": ["auditor"]}
+ROLES = {"ada": ["admin", "operator"], "otto": ["auditor"]}
 ITEMS = [("chunks/1", {"text": "one"}), ("chunks/2", {"text": "two"}), ("chunks/3", {"text": "three"})]
 
 Connect = Callable[..., Awaitable[Client]]
@@ -39,7 +39,7 @@ def issuer() -> Issuer:
 
 @pytest.fixture
 def token_of() -> Callable[..., str]:
-    """Makes a token of somebody: ada is an admin, otto an auditor. Claims go over what it says."""
+    """Makes a token of somebody: ada is an admin and operator, otto an auditor. Claims go over what it says."""
     return lambda name, **claims: ISSUER.token(name, **{"roles": ROLES.get(name, []), **claims})
 
 

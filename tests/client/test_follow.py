@@ -113,10 +113,12 @@ async def test_it_goes_on_from_a_cursor_and_says_when_there_is_nothing_to_say(cl
     await write(client, session, 3)
     cursor = (await client.feed(session, limit=2)).cursor
     async with aclosing(client.follow(session, after=cursor, idle=0.05)) as pages:
-        first = await anext(pages)
-        assert [entry.step for entry in first.entries] == [3, 4]
+        steps, page = list[int](), FeedPage((), cursor)
+        while steps != [3, 4]:
+            page = await anext(pages)
+            steps += [entry.step for entry in page.entries]
         for _ in range(3):
-            assert await anext(pages) == FeedPage((), first.cursor)
+            assert await anext(pages) == FeedPage((), page.cursor)
         await client.touch(session)
         while not (page := await anext(pages)).entries:
             pass

@@ -26,6 +26,8 @@ from holdfast.testing.issuer import Issuer
 from holdfast.testing.serving import Served, served
 from holdfast.testing.wires import proxy
 
+pytestmark = pytest.mark.no_cover  # repeats what others measure once
+
 ROUNDS = int(os.environ.get("HOLDFAST_TEST_LOST_REPLIES", "1"))
 WRITES = 25
 """Writes of each of eight sorts in a round."""

@@ -19,7 +19,7 @@ from holdfast.stores.keys.file import KeyFile
 
 PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text(encoding="utf-8")
 BLOCK = next(part.partition("```")[0] for part in PAGE.split("```python\n")[1:] if "VACUUM INTO" in part)
-ana, root = Principal("ana"), Principal("root", roles=frozenset({"admin"}))
+ana, root = Principal("ana"), Principal("root", roles=frozenset({"admin", "operator"}))
 
 
 @pytest.fixture(autouse=True)

@@ -49,13 +49,14 @@ async def held(file: SqliteFile) -> AsyncIterator[Callable[[], None]]:
 
     With two jobs, since one alone may be run in the event loop.
     """
-    go = threading.Event()
+    begun, go = threading.Event(), threading.Event()
 
     def wait(connection: apsw.Connection) -> None:
+        begun.set()
         go.wait()
 
     holding = asyncio.gather(file.write(wait), file.write(wait), return_exceptions=True)
-    await turns()
+    await asyncio.to_thread(begun.wait)
     try:
         yield go.set
     finally:
@@ -199,6 +200,27 @@ async def test_a_job_that_raises_is_rolled_back_alone(file: SqliteFile, fault: s
         assert [type(outcome) for outcome in outcomes if isinstance(outcome, BaseException)] == [kind] * 4
         assert numbers(file.read) == [1, *sound]
         assert await file.write(insert(2)) == 2
+
+
+async def test_what_several_turns_brought_while_the_writer_was_busy_is_one_transaction(file: SqliteFile) -> None:
+    commits = 0
+
+    def committed() -> bool:
+        nonlocal commits
+        commits += 1
+        return False
+
+    async with held(file) as go:
+        sent = []
+        for number in range(10):
+            sent.append(asyncio.create_task(file.write(insert(number))))
+            await turns()
+        file._writer.set_commit_hook(committed)
+        go()
+        assert await asyncio.gather(*sent) == list(range(10))
+    file._writer.set_commit_hook(None)
+    assert commits == 2  # that which kept the writer busy, and these
+    assert numbers(file.read) == list(range(10))
 
 
 async def test_a_batch_that_cannot_be_committed_fails_whole_and_leaves_nothing(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shutil
 import sys
 from pathlib import Path
@@ -19,8 +20,18 @@ from holdfast.testing.clock import ManualClock
 from holdfast.testing.killing import NEVER, Killer, KillingDisk, Report, Stepping, one_life
 
 ANA = Principal("ana")
-ROOT = Principal("root", roles=frozenset({"admin"}))
+ROOT = Principal("root", roles=frozenset({"admin", "operator"}))
 OLD, NEW = {f"the old lamp number {n}" for n in range(5)}, {f"the new lamp number {n}" for n in range(66)}
+LOADED = (
+    "holdfast.drivers.sqlite",
+    "holdfast.embedders.lexical",
+    "holdfast.sinks.vectors",
+    "holdfast.stores.cold.objects",
+    "holdfast.stores.hot.sqlite",
+    "holdfast.stores.keys.file",
+    "holdfast.stores.warm.sqlite",
+)
+"""What an engine loads when it is opened: loaded before the first child, so that none has to. None starts a thread."""
 CALLS = ("write", "purge", "begin", "stage", "verify", "switch", "clean", "abandon", "published", "live")
 
 
@@ -148,6 +159,8 @@ def run(life: Any, killer: Killer, findings: Findings) -> list[list[str]]:
 def main(folder: Path, broken: bool, share: int, shares: int, most: int) -> Findings:
     """Kill at every step, or (``most`` above 0) at every call and at some of the many writes and syncs of files."""
     kinds()
+    for name in LOADED:
+        importlib.import_module(name)
     found = Findings()
     lives = Lives(folder / "first", broken)
     ((lives.session, lives.seal),) = run(lives.prepare, Killer(NEVER, 1), found)

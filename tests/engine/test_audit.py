@@ -13,14 +13,14 @@ import pytest
 
 from holdfast.engine.clock import SystemChance
 from holdfast.engine.engine import Engine
-from holdfast.errors import HoldfastError, PermissionDeniedError
+from holdfast.errors import HoldfastError, PermissionDeniedError, SessionNotFoundError
 from holdfast.model.access import Principal, Role
 from holdfast.settings import Settings
 from holdfast.stores.keys.file import KeyFile
 from holdfast.testing.clock import ManualClock
 
 ANA, VIC, EVE = Principal("ana"), Principal("vic"), Principal("eve")
-ROOT = Principal("root", roles=frozenset({"admin"}))
+ROOT = Principal("root", roles=frozenset({"admin", "operator"}))
 ITEMS = [("chunks/1", {"text": "one"})]
 
 
@@ -268,3 +268,21 @@ async def test_s19_lines_hold_no_content(engine: Engine, settings: Settings) -> 
 
 def test_the_path_of_the_database_is_where_the_settings_say(settings: Settings) -> None:
     assert Path(settings.hot_url.removeprefix("sqlite://")) == settings.home / "holdfast.sqlite"
+
+
+async def test_following_is_told_of_once_while_it_goes_on_and_when_it_is_left(engine: Engine) -> None:
+    session = str((await engine.create(ANA, kind="knowledge", items=[("chunks/1", {"text": "one"})])).id)
+
+    async def told() -> list[str]:
+        lines = await engine.audit(ROOT)
+        return [line.outcome for line in lines if line.verb == "follow"]
+
+    pages = engine.follow(session, ANA, idle=0.01)
+    await anext(pages)
+    assert await told() == ["ok"]
+    await anext(pages)
+    await pages.aclose()
+    assert await told() == ["ok"]
+    with pytest.raises(SessionNotFoundError):
+        await anext(engine.follow(session, Principal("eve")))
+    assert await told() == ["ok", "permission-denied"]

@@ -12,7 +12,7 @@ import pytest
 from holdfast.engine.editing import Committed
 from holdfast.engine.engine import Engine
 from holdfast.errors import ChangeIdReusedError, InvalidChangeError, StoreUnavailableError, VersionConflictError
-from holdfast.model.access import Principal
+from holdfast.model.access import Principal, Role
 from holdfast.model.retention import Retention
 from holdfast.model.session import Write
 from holdfast.ports.hot import HotStore
@@ -179,7 +179,7 @@ async def test_r05_many_creations_at_once_make_one_session(opens: Any) -> None:
 
 async def test_r05_creations_are_remembered_when_the_keys_are_rotated(opens: Any) -> None:
     engine = await opens()
-    root = Principal("root", roles=frozenset({"admin"}))
+    root = Principal("root", roles=frozenset({"admin", "operator"}))
     first = await engine.create(ANA, kind="knowledge", items=ITEMS, change_id="make")
     await engine.rotate_keys(root)
     assert (await engine.create(ANA, kind="knowledge", items=ITEMS, change_id="make")).id == first.id
@@ -222,3 +222,22 @@ async def test_r05_an_id_that_cannot_be_kept_is_refused(engine: Engine, field: s
     with pytest.raises(InvalidChangeError):
         await put(engine, session, "chunks/1", "x", expected=2, **{field: bad})
     assert (await engine.header(session, ANA)).version == 2
+
+
+async def test_a_change_id_of_one_editor_is_not_another_s(engine: Engine) -> None:
+    """Who is answered as if his own request had landed must be in the log with it."""
+    session = (await engine.create(ANA, kind="knowledge", items=[("chunks/1", {"text": "one"})])).id
+    await engine.grant(session, ANA, "ben", Role.EDITOR)
+    change = {"key": "chunks/1", "text": "two"}
+    for who in (ANA, BEN, ANA):
+        for again in (
+            engine.operate(session, who, "edit", change, expected=1, change_id="e"),
+            engine.rename(session, who, "a title", change_id="r"),
+        ):
+            if who is ANA:
+                await again
+            else:
+                with pytest.raises(ChangeIdReusedError):
+                    await again
+    actors = {entry.header.operation: entry.header.actor for entry in await engine.history(session, ANA)}
+    assert actors == {"create": "ana", "grant": "ana", "edit": "ana", "rename": "ana"}

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -13,8 +14,9 @@ import pytest
 from holdfast.engine.editing import Committed
 from holdfast.engine.engine import Engine
 from holdfast.errors import VersionConflictError, VersionRequiredError
-from holdfast.model.access import Principal
+from holdfast.model.access import Principal, Role
 from holdfast.model.change import Conflict
+from holdfast.model.cursor import Seen
 from holdfast.model.session import Write
 from holdfast.ports.hot import HotStore
 
@@ -228,3 +230,37 @@ async def test_two_rebased_items_at_the_end_have_an_order_and_can_be_set_apart(e
         "chunks/m",
         "chunks/b",
     ]
+
+
+LIFE: dict[str, Callable[..., Awaitable[Any]]] = {
+    "label": lambda engine, session, **seen: engine.label(session, ANA, "a name", **seen),
+    "rename": lambda engine, session, **seen: engine.rename(session, ANA, "a title", **seen),
+    "grant": lambda engine, session, **seen: engine.grant(session, ANA, "eve", Role.VIEWER, **seen),
+    "extend": lambda engine, session, **seen: engine.extend(session, ANA, seconds=99.0, **seen),
+    "touch": lambda engine, session, **seen: engine.touch(session, ANA, **seen),
+    "suspend": lambda engine, session, **seen: engine.suspend(session, ANA, **seen),
+    "preview": lambda engine, session, **seen: engine.preview(session, ANA, **seen),
+    "unlock": lambda engine, session, **seen: engine.unlock(session, ANA, **seen),
+    "discard": lambda engine, session, **seen: engine.discard(session, ANA, **seen),
+    "revive": lambda engine, session, **seen: engine.revive(session, ANA, **seen),
+}
+
+
+async def test_a_step_of_the_life_can_be_for_the_version_its_author_saw_and_no_other(engine: Engine) -> None:
+    session = (await engine.create(ANA, kind="knowledge", items=[("chunks/1", {"text": "one"})])).id
+    await put(engine, session, "chunks/1", "two", expected=1)
+    for verb, step in LIFE.items():
+        header = await engine.header(session, ANA)
+        elsewhere = Seen(2, header.step, b"another's")
+        for stale in (1, 3, Seen(1, 1, b""), elsewhere):
+            with pytest.raises(VersionConflictError):
+                await step(engine, session, expected=stale)
+            assert (await engine.header(session, ANA)).step == header.step, verb
+        before = Seen(2, header.step - 1, b"")  # other steps of the life are no conflict
+        await step(engine, session, expected=Seen(2, header.step, header.digest) if verb == "label" else before)
+    await put(engine, session, "chunks/1", "three", expected=2)
+    with pytest.raises(VersionConflictError):
+        await engine.rename(session, ANA, "resent", expected=2, change_id="c")
+    await engine.rename(session, ANA, "resent", expected=3, change_id="c")
+    await put(engine, session, "chunks/1", "four", expected=3)
+    await engine.rename(session, ANA, "resent", expected=3, change_id="c")  # sent again: it had landed

@@ -19,7 +19,7 @@ from holdfast.settings import Settings
 from holdfast.testing.clock import ManualClock
 
 ANA = Principal("ana")
-ROOT = Principal("root", roles=frozenset({"admin"}))
+ROOT = Principal("root", roles=frozenset({"admin", "operator"}))
 
 
 async def start(engine: Engine) -> str:

@@ -13,7 +13,7 @@ from holdfast.model.access import Principal, Role
 from holdfast.testing.clock import ManualClock
 
 ANA, BEN, EVE = Principal("ana"), Principal("ben"), Principal("eve")
-ROOT = Principal("root", roles=frozenset({"admin"}))
+ROOT = Principal("root", roles=frozenset({"admin", "operator"}))
 
 
 async def make(engine: Engine, who: Principal, title: str) -> str:

@@ -21,7 +21,7 @@ from holdfast.settings import Settings
 from holdfast.stores.keys.file import KeyFile
 
 ANA = Principal("ana")
-ROOT = Principal("root", roles=frozenset({"admin"}))
+ROOT = Principal("root", roles=frozenset({"admin", "operator"}))
 CANARY = "canary-77a0"
 
 

@@ -23,8 +23,10 @@ from holdfast.stores.keys.file import KeyFile
 from holdfast.testing.clock import ManualClock, SeededChance
 
 ANA = Principal("ana")
-ROOT = Principal("root", roles=frozenset({"admin"}))
+ROOT = Principal("root", roles=frozenset({"admin", "operator"}))
 ITEMS = [("chunks/1", {"text": "one"}), ("chunks/2", {"text": "two"})]
+ROTATED = int(os.environ.get("HOLDFAST_TEST_ROTATED", "60"))
+"""Sessions that there are at most while keys are rotated under load."""
 
 
 @contextmanager
@@ -174,6 +176,7 @@ def test_s14_nonces_and_ids_do_not_repeat_after_a_fork() -> None:
 # -- S15 ---------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.no_cover
 async def test_s15_keys_are_rotated_under_load_without_an_error(opens: Any) -> None:
     """Two engines edit, read and create while one of them rotates, and drops the older keys each time."""
     engines = [await opens(), await opens()]
@@ -189,7 +192,7 @@ async def test_s15_keys_are_rotated_under_load_without_an_error(opens: Any) -> N
                     await put(engine, session, edits[session], f"{edits[session]}")
                     edits[session] += 1
                     await engine.read(session, ANA, version=1)
-                if len(sessions) < 200:
+                if len(sessions) < ROTATED:
                     sessions.append(str((await engine.create(ANA, kind="knowledge", items=ITEMS)).id))
             except Exception as error:
                 errors.append(repr(error))

@@ -272,6 +272,7 @@ asyncio.run(main(Path(sys.argv[1])))
 """
 
 
+@pytest.mark.no_cover
 def test_s20_bombs_are_refused_and_cost_no_memory(settings: Settings) -> None:
     """At most three times the 10 MB of the largest session may be taken by a refusal."""
     code = textwrap.dedent(BOMB)

@@ -18,7 +18,7 @@ from holdfast.settings import Settings
 from holdfast.testing.clock import ManualClock
 
 ANA = Principal("ana")
-ADMIN = Principal("ada", roles=frozenset({"admin"}))
+ADMIN = Principal("ada", roles=frozenset({"admin", "operator"}))
 ITEMS = [("chunks/1", {"text": "one"})]
 
 

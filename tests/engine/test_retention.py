@@ -21,7 +21,7 @@ from holdfast.settings import Settings
 from holdfast.testing.clock import START, ManualClock
 
 ANA = Principal("ana")
-ROOT = Principal("root", roles=frozenset({"admin"}))
+ROOT = Principal("root", roles=frozenset({"admin", "operator"}))
 DAY = 86_400.0
 CANARY = "a canary that must be gone"
 ITEMS = [("chunks/1", {"text": "one"})]

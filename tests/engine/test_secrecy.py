@@ -18,7 +18,7 @@ from holdfast.settings import Settings
 from holdfast.testing.clock import ManualClock
 
 ANA, EVE = Principal("ana"), Principal("eve")
-ROOT = Principal("root", roles=frozenset({"admin"}))
+ROOT = Principal("root", roles=frozenset({"admin", "operator"}))
 SOURCE = Path(str(holdfast.__file__)).parent
 
 

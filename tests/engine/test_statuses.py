@@ -16,7 +16,7 @@ from holdfast.model.retention import Retention
 from holdfast.testing.clock import ManualClock
 
 ANA, BEN = Principal("ana"), Principal("ben")
-ROOT = Principal("root", roles=frozenset({"admin"}))
+ROOT = Principal("root", roles=frozenset({"admin", "operator"}))
 WEEK = 604_800.0
 
 OK, NOT, GONE = "ok", "not-draft", "session-gone"

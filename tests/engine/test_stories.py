@@ -20,7 +20,7 @@ from holdfast.ports.kind import Draft, Operation
 from holdfast.settings import Settings
 
 ANA, BEN = Principal("ana"), Principal("ben")
-ROOT = Principal("root", roles=frozenset({"admin"}))
+ROOT = Principal("root", roles=frozenset({"admin", "operator"}))
 
 
 class Count(msgspec.Struct, frozen=True):

@@ -113,7 +113,7 @@ async def there_and_back(folder: Path, change_sets: Any) -> None:
             assert state(await engine.read(session, ANA, version=old)) == kept
         log = await engine.history(session, ANA, limit=1000)
         assert [entry.version for entry in log] == list(range(version, 0, -1))
-        async for verified in engine.verify(Principal("root", roles=frozenset({"admin"}))):
+        async for verified in engine.verify(Principal("root", roles=frozenset({"admin", "operator"}))):
             assert verified.ok, verified.problems
 
 

@@ -25,7 +25,7 @@ EDITS = 8  # of each session in one life
 CYCLES_A_HOME = 25
 KEYS = ("chunks/a", "chunks/b", "chunks/c")
 ANA = Principal(id="ana")
-ADMIN = Principal(id="root", roles=frozenset({"admin"}))
+ADMIN = Principal(id="root", roles=frozenset({"admin", "operator"}))
 
 STEPS = [
     *((step, 30 if "xWrite" in step else 10) for step in DISK_STEPS),
@@ -146,7 +146,8 @@ async def check(engine: Engine, acked: Acked) -> None:
 
 def preload() -> None:
     """Import what an engine imports when it is used, so that the children need not."""
-    for name in ("sinks.vectors", "embedders.lexical", "stores.cold.objects", "stores.keys.file", "stores.warm.sqlite"):
+    stores = ("stores.cold.objects", "stores.hot.sqlite", "stores.keys.file", "stores.warm.sqlite")
+    for name in ("sinks.vectors", "embedders.lexical", *stores):
         importlib.import_module(f"holdfast.{name}")
     kinds()
 

@@ -19,6 +19,8 @@ from holdfast.stores.hot.sqlite import SqliteHotStore
 from holdfast.testing.ledger import Findings, Ledger
 from holdfast.testing.power import PowerCutDisk
 
+pytestmark = pytest.mark.no_cover  # repeats what others measure once
+
 CUTS = int(os.environ.get("HOLDFAST_TEST_POWER_CUTS", "1000"))
 SEED = int(os.environ.get("HOLDFAST_TEST_SEED", "20261120"))
 TORN = 3  # torn cuts beside each clean one, at the same moment

@@ -18,7 +18,10 @@ from holdfast.testing.faults import ERRORS, FailingDisk, Fault
 from holdfast.testing.ledger import Ledger
 
 # apsw reports what a VFS in Python raised while SQLite closed a file and shrugged it off.
-pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+    pytest.mark.no_cover,  # repeats what others measure once
+]
 
 HANG = 30.0  # seconds after which a call that should fail is taken to hang
 

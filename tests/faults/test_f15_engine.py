@@ -22,7 +22,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptio
 
 KEYS = ("chunks/a", "chunks/b", "chunks/c")
 ANA = Principal(id="ana")
-ADMIN = Principal(id="root", roles=frozenset({"admin"}))
+ADMIN = Principal(id="root", roles=frozenset({"admin", "operator"}))
 FAULTS = {
     "full": ("xWrite", apsw.SQLITE_FULL),
     "write fails": ("xWrite", ERRORS["xWrite"]),

@@ -23,7 +23,7 @@ from holdfast.stores.hot.sqlite import SqliteHotStore
 from holdfast.testing.clock import MachineTime
 
 ANA = Principal(id="ana")
-ADMIN = Principal(id="root", roles=frozenset({"admin"}))
+ADMIN = Principal(id="root", roles=frozenset({"admin", "operator"}))
 ITEMS = [("chunks/a", {"text": "a"})]
 HOUR, YEAR = 3_600.0, 31_557_600.0
 

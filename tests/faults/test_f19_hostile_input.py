@@ -21,6 +21,8 @@ from holdfast.service.problems import STATUSES
 from holdfast.testing.hostile import CASES, LEGAL, LIMIT, Case
 from holdfast.testing.serving import Served, served
 
+pytestmark = pytest.mark.no_cover  # repeats what others measure once
+
 MOST_GROWTH = 3 * LIMIT
 """Bytes by which the memory of a process may grow over a request, its body included (S20)."""
 

@@ -31,6 +31,8 @@ from holdfast.model.session import Header, SealedHead, SealedItem, Status
 from holdfast.ports.keys import Keys, KeySource
 from holdfast.testing.clock import START, SeededChance
 
+pytestmark = pytest.mark.no_cover  # repeats what others measure once
+
 FLIPS = int(os.environ.get("HOLDFAST_TEST_FLIPS", "10000"))
 SEED = int(os.environ.get("HOLDFAST_TEST_SEED", "20261120"))
 KEY = bytes(range(32))

@@ -31,14 +31,16 @@ from holdfast.errors import HoldfastError, IntegrityError
 from holdfast.model.access import Principal
 from holdfast.settings import Settings
 
+pytestmark = pytest.mark.no_cover  # repeats what others measure once
+
 FLIPS = int(os.environ.get("HOLDFAST_TEST_STORE_FLIPS", "150"))
 SEED = int(os.environ.get("HOLDFAST_TEST_SEED", "20261120"))
 
 ANA = Principal(id="ana")
 EVE = Principal(id="eve", tenant="other")
-ADMIN = Principal(id="root", roles=frozenset({"admin"}))
+ADMIN = Principal(id="root", roles=frozenset({"admin", "operator"}))
 ANOTHER_KEY = base64.b64encode(hashlib.sha256(b"another key").digest()).decode()
-OTHER_ADMIN = Principal(id="root", tenant="other", roles=frozenset({"admin"}))
+OTHER_ADMIN = Principal(id="root", tenant="other", roles=frozenset({"admin", "operator"}))
 KEYS = [f"chunks/{number}" for number in range(4)]
 
 Alter = Callable[[apsw.Connection, "Home"], object]

@@ -27,6 +27,8 @@ from starlette.routing import Route
 from holdfast.testing.peers import Peer, request
 from holdfast.testing.serving import Served, served
 
+pytestmark = pytest.mark.no_cover  # repeats what others measure once
+
 STOPS = int(os.environ.get("HOLDFAST_TEST_STOPS", "3"))
 STREAMS = 100
 WRITERS = 8

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.errors import InvalidChangeError
-from holdfast.model.access import SERVICE_VERBS, VERBS, Principal, Role, may, may_know, role_of
+from holdfast.model.access import SERVICE_ROLES, SERVICE_VERBS, VERBS, Principal, Role, may, may_know, role_of
 
 TABLE = """
                 owner editor participant viewer
@@ -86,7 +86,7 @@ def test_a_stranger_may_nothing(verb: str) -> None:
 def test_an_unknown_verb_is_allowed_to_nobody(verb: str) -> None:
     everybody = [
         *(Principal(str(role), "acme") for role in Role),
-        Principal("root", "acme", frozenset({"admin", "auditor"})),
+        Principal("root", "acme", SERVICE_ROLES),
     ]
     assert not any(may(who, verb, SESSION) for who in everybody)
 
@@ -94,6 +94,9 @@ def test_an_unknown_verb_is_allowed_to_nobody(verb: str) -> None:
 @pytest.mark.parametrize("verb", VERBS)
 def test_an_admin_may_everything_in_the_tenant_and_an_auditor_look_at_what_was_done(verb: str) -> None:
     assert may(Principal("root", "acme", frozenset({"admin"})), verb, SESSION)
+    operator = Principal("olga", "acme", frozenset({"operator"}))
+    assert not may(operator, verb, SESSION)
+    assert not may_know(operator, SESSION)
     auditor = Principal("eve", "acme", frozenset({"auditor"}))
     assert may(auditor, verb, SESSION) is (verb in {"header", "audit", "receipts"})
     assert role_of(auditor, SESSION) is None

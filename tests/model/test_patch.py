@@ -234,6 +234,7 @@ def is_json(value: Any) -> bool:
     return isinstance(value, dict | list | str | int | float | bool | None)
 
 
+@pytest.mark.no_cover
 @given(patches())
 @settings(max_examples=EXAMPLES, deadline=None)
 def test_a_patch_does_what_the_peer_does(drawn: tuple[Any, list[dict[str, Any]]]) -> None:

@@ -31,7 +31,7 @@ from holdfast.settings import Settings
 from holdfast.testing.clock import START, ManualClock
 
 ANA, BEN = Principal("ana", "acme"), Principal("ben", "acme")
-ADMIN = Principal("ada", "acme", frozenset({"admin"}))
+ADMIN = Principal("ada", "acme", frozenset({"admin", "operator"}))
 ITEMS = [("chunks/1", {"text": "one"}), ("chunks/2", {"text": "two"})]
 
 

@@ -27,7 +27,7 @@ from holdfast.testing.front import Front, opened
 from holdfast.testing.issuer import Issuer
 
 ANA, OTHER = Principal("ana", "acme"), Principal("otto", "other")
-ADMIN = Principal("ada", "acme", frozenset({"admin"}))
+ADMIN = Principal("ada", "acme", frozenset({"admin", "operator"}))
 ITEMS = [("chunks/1", {"text": "one"})]
 
 Figures = dict[tuple[str, frozenset[tuple[str, str]]], float]

@@ -6,6 +6,7 @@ A verb of the engine without a route, an argument that no route takes, a code wi
 from __future__ import annotations
 
 import inspect
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -137,14 +138,34 @@ def test_every_body_has_its_schema_and_an_example_that_fits_it(document: dict[st
     for operation in told:
         for media, said in operation.bodies.items():
             assert said["schema"], (operation.name, media)
-            if media == "multipart/form-data":  # a file is not to be shown in JSON
-                continue
             bodies += 1
             fits(document, said["schema"], said["example"], f"{operation.name} {media}")
     assert bodies > 25
 
 
-def test_every_answer_has_its_schema(told: list[Operation]) -> None:
+def test_an_example_keeps_what_is_null(document: dict[str, Any], told: list[Operation]) -> None:
+    """To a merge patch null is the word for removing; in an answer it says that there is none."""
+    by_name = {operation.name: operation for operation in told}
+    merge = by_name["edit_session"].bodies["application/merge-patch+json"]["example"]
+    assert None in merge["chunks"].values()
+    for name, media in (("read_session", "application/json"), ("export_session", "application/json")):
+        assert "null" in json.dumps(by_name[name].said["responses"]["200"]["content"][media]["example"])
+
+
+def test_a_summary_says_what_an_operation_does_and_not_what_it_is_called(told: list[Operation]) -> None:
+    summaries = {operation.name: operation.said["summary"] for operation in told}
+    assert summaries["operate_split"] == "Cut a chunk in two"
+    assert summaries["edit_session"] == "Change items"
+    for name, summary in summaries.items():
+        assert summary.lower() != name.replace("_", " "), name
+        assert 10 <= len(summary) <= 120, name
+        assert summary[-1] not in ".:;,", name
+        assert "\n" not in summary, name
+
+
+def test_every_answer_has_its_schema_and_an_example_that_fits_it(
+    document: dict[str, Any], told: list[Operation]
+) -> None:
     for operation in told:
         done = {status: said for status, said in operation.said["responses"].items() if status[0] == "2"}
         assert done, operation
@@ -154,6 +175,20 @@ def test_every_answer_has_its_schema(told: list[Operation]) -> None:
                 continue
             ((_, content),) = said["content"].items()
             assert content["schema"], operation
+            fits(document, content["schema"], content["example"], f"{operation.name} {status}")
+            if "$ref" in content["schema"]:
+                left_out = properties(document, content["schema"]) - content["example"].keys() - _LEFT_OUT
+                assert left_out == set(), operation
+
+
+_LEFT_OUT = {"count", "proof"}
+"""Fields of an audit line that are there where they say something."""
+
+
+def test_the_example_of_an_event_holds_an_entry(document: dict[str, Any], told: list[Operation]) -> None:
+    follow = next(operation for operation in told if operation.name == "follow")
+    example = follow.said["responses"]["200"]["content"]["text/event-stream"]["example"]
+    fits(document, {"$ref": "#/components/schemas/Entry"}, json.loads(example["data"]), "follow")
 
 
 def test_every_failure_is_a_problem_with_an_example_of_each_code(
@@ -227,6 +262,7 @@ def test_every_argument_of_a_verb_can_be_given_over_http(document: dict[str, Any
         "session_id": "`session` of the path",
         "change_id": "`Idempotency-Key`",
         "expected": "`If-Match`",
+        "unless": "`If-None-Match`",
         "lease": "`session` and `fence` of the path",
         "data": "the file of the form",
         "name": "the name of the file; a label's in the path",
@@ -235,13 +271,7 @@ def test_every_argument_of_a_verb_can_be_given_over_http(document: dict[str, Any
         "progress": "for the command line",
         "arguments": "the body",
     }
-    reasons = {
-        ("operate", "operation"): "in the path",
-        (
-            "edit",
-            "operation",
-        ): "over HTTP an edit is called an edit; what has a name of its own is an operation of a kind",
-    }
+    reasons = {("operate", "operation"): "in the path"}
     by_name = {operation.name: operation for operation in told}
     missing = []
     for verb, routes in ROUTES_OF_VERBS.items():
@@ -310,7 +340,7 @@ def test_no_route_is_outside_the_document_but_the_page(app: FastAPI, told: list[
 def fits(document: dict[str, Any], schema: dict[str, Any], value: Any, where: str) -> None:
     """Fail unless a value fits a schema of the document."""
     registry: Registry[Any] = Registry().with_resource("urn:it", DRAFT202012.create_resource(document))
-    known = {"$ref": schema["$ref"].replace("#", "urn:it#", 1)} if "$ref" in schema else schema
+    known = json.loads(json.dumps(schema).replace('"#/', '"urn:it#/'))
     found = [error.message for error in Draft202012Validator(known, registry=registry).iter_errors(value)]
     assert found == [], where
 

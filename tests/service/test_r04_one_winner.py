@@ -17,6 +17,8 @@ from holdfast.testing.broken import Around, Unchecked
 from holdfast.testing.doors import Caller, Servers, callers, services
 from holdfast.testing.peers import Answer
 
+pytestmark = pytest.mark.no_cover  # repeats what others measure once
+
 ROUNDS = int(os.environ.get("HOLDFAST_TEST_RACE_ROUNDS", "6"))
 WRITERS, SERVERS = 64, 3
 

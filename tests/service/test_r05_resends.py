@@ -19,6 +19,8 @@ from holdfast.testing.broken import Around, Forgetful
 from holdfast.testing.doors import Caller, Door, Servers, callers, services
 from holdfast.testing.peers import Answer
 
+pytestmark = pytest.mark.no_cover  # repeats what others measure once
+
 REPLAYS = int(os.environ.get("HOLDFAST_TEST_REPLAYS", "600"))
 SEED = int(os.environ.get("HOLDFAST_TEST_SEED", "1"))
 MOST_AT_ONCE, SERVERS = 12, 2

@@ -25,6 +25,8 @@ from holdfast.testing.broken import Around
 from holdfast.testing.doors import BUSY, Caller, Door, Servers, callers, services
 from holdfast.testing.listener import Event, Listener, Refusal, gaps
 
+pytestmark = pytest.mark.no_cover  # repeats what others measure once
+
 EVENTS = int(os.environ.get("HOLDFAST_TEST_FEED_EVENTS", "1500"))
 SEED = int(os.environ.get("HOLDFAST_TEST_SEED", "1"))
 READERS, WRITERS, SERVERS, STEPS = 6, 4, 2, 150

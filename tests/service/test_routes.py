@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 from urllib.parse import quote
 
@@ -18,6 +19,12 @@ from holdfast.testing.document import operations
 from holdfast.testing.front import ADMIN, AUDITOR, BEN, CHUNKS, Front
 
 TEXT = {"text": "The moon draws it."}
+
+
+async def state(client: httpx2.AsyncClient, address: str) -> tuple[str, str]:
+    """The tag of a session and when it expires, as its header says."""
+    headers = (await client.get(f"{address}/header")).headers
+    return headers["etag"], headers["sunset"]
 
 
 # -- every route ------------------------------------------------------------------------------------------------------
@@ -41,11 +48,7 @@ async def test_every_operation_answers_as_the_document_says(front: Front) -> Non
             continue
         ((media, content),) = said["content"].items()
         assert answer.headers["content-type"].partition(";")[0] == media, where
-        schema = content["schema"]
-        if "$ref" in schema:
-            schema = {"$ref": f"urn:it{schema['$ref']}"}
-        elif "$ref" in schema.get("items", {}):
-            schema = {"type": "array", "items": {"$ref": f"urn:it{schema['items']['$ref']}"}}
+        schema = json.loads(json.dumps(content["schema"]).replace('"#/', '"urn:it#/'))
         if media == "application/jsonl":
             bodies = [json.loads(line) for line in answer.text.splitlines()]
         else:
@@ -53,6 +56,46 @@ async def test_every_operation_answers_as_the_document_says(front: Front) -> Non
         for body in bodies:
             found = [error.message for error in Draft202012Validator(schema, registry=registry).iter_errors(body)]
             assert found == [], where
+
+
+async def test_every_answer_that_shows_a_session_has_its_tag(front: Front) -> None:
+    """What holds a digest or a seal of a session's newest state can be gone on from without reading it again."""
+    for operation in operations(front.document):
+        session, asked = await front.ready(operation)
+        answer = await front.send(ADMIN, asked)
+        if not session or operation.name in _OF_THE_PAST or answer.headers.get("content-type") != "application/json":
+            continue
+        body = answer.json()
+        if isinstance(body, dict) and {"digest", "header", "differences"} & body.keys():
+            assert "etag" in answer.headers, operation.name
+
+
+_OF_THE_PAST = {"read_version"}
+
+
+async def test_a_body_is_refused_where_none_is_taken(front: Front) -> None:
+    """Whoever sends one means something by it, and would take the answer for an answer to that."""
+    count = 0
+    for operation in operations(front.document):
+        if "requestBody" in operation.said:
+            continue
+        count += 1
+        session, asked = await front.ready(operation)
+        before = None if not session else await front.engine.header(session, ADMIN)
+        for content in (b"{}", pieces()):
+            client = await front.client(ADMIN)
+            answer = await client.request(asked.method, asked.url, headers=asked.headers, content=content)
+            assert (answer.status_code, answer.json()["code"]) == (400, "invalid-request"), operation.name
+            assert answer.json()["where"] == "body", operation.name
+        assert before is None or await front.engine.header(session, ADMIN) == before, operation.name
+        if asked.method != "GET":
+            empty = await front.send(ADMIN, asked, **{"content-length": "0"})
+            assert empty.status_code < 300, operation.name
+    assert count > 30
+
+
+async def pieces() -> AsyncIterator[bytes]:
+    yield b"{}"
 
 
 # -- sessions ---------------------------------------------------------------------------------------------------------
@@ -139,7 +182,9 @@ async def test_an_address_that_is_not_there_says_so(ana: httpx2.AsyncClient) -> 
 
 async def test_a_draft_is_previewed_published_found_and_rolled_back(front: Front, ana: httpx2.AsyncClient) -> None:
     address, tag = await front.make()
-    preview = (await ana.post(f"{address}/preview", json={"seconds": 60})).json()
+    answer = await ana.post(f"{address}/preview", json={"seconds": 60})
+    assert (answer.headers["etag"], answer.headers["sunset"]) == await state(ana, address)
+    preview = answer.json()
     assert (preview["counts"]["total"], preview["lock"]["owner"], preview["live"]) == (2, "ana", None)
     locked = await ana.put(f"{address}/items/chunks/0001", json=TEXT, headers={"if-match": tag})
     assert (locked.status_code, locked.json()["code"], locked.json()["session_status"]) == (409, "not-draft", "locked")
@@ -164,8 +209,9 @@ async def test_a_lock_is_given_up_or_taken_over(front: Front, ana: httpx2.AsyncC
     await ana.post(f"{address}/preview")
     held = await ben.post(f"{address}/unlock")
     assert (held.status_code, held.json()["code"], held.json()["owner"]) == (409, "lock-held", "ana")
-    taken = (await ben.post(f"{address}/take-over", json={"seconds": 10})).json()
-    assert taken["lock"]["owner"] == "ben"
+    taken = await ben.post(f"{address}/take-over", json={"seconds": 10})
+    assert taken.json()["lock"]["owner"] == "ben"
+    assert (taken.headers["etag"], taken.headers["sunset"]) == await state(ana, address)
     assert (await ben.post(f"{address}/unlock")).json()["status"] == "draft"
 
 
@@ -206,6 +252,36 @@ async def test_a_lease_goes_from_hand_to_hand(front: Front, ana: httpx2.AsyncCli
     released = await ana.delete(forced.headers["location"])
     assert (released.status_code, released.content) == (204, b"")
     assert (await ana.get(f"{address}/participants")).json()["lease"] is None
+
+
+async def test_a_step_is_refused_where_the_session_has_moved_on(front: Front, ana: httpx2.AsyncClient) -> None:
+    """RFC 9110, 13.1.1: whoever names the state he saw is not to change another one."""
+    path, _ = await front.make()
+    seen = (await ana.get(path)).headers["etag"]
+    edited = await ana.put(f"{path}/items/chunks/9999", json={"text": "more"}, headers={"if-match": seen})
+    assert edited.status_code == 200, edited.text
+    now = edited.headers["etag"]
+    steps: list[tuple[str, str, Any]] = [
+        ("PUT", "/title", {"title": "t"}),
+        ("PUT", "/labels/a", {}),
+        ("PUT", "/grants/ben", {"role": "viewer"}),
+        ("DELETE", "/grants/ben", None),
+        ("POST", "/touch", None),
+        ("POST", "/extend", {"seconds": 99}),
+        ("POST", "/suspend", None),
+        ("POST", "/preview", None),
+        ("POST", "/unlock", None),
+        ("DELETE", "", None),
+        ("POST", "/revive", None),
+    ]
+    for method, rest, body in steps:
+        before = (await ana.get(f"{path}/header")).headers["etag"]
+        for tag in (seen, '"1"'):
+            refused = await ana.request(method, path + rest, json=body, headers={"if-match": tag})
+            assert (refused.status_code, refused.json()["code"]) == (412, "version-conflict"), (method, rest)
+        assert (await ana.get(f"{path}/header")).headers["etag"] == before
+        done = await ana.request(method, path + rest, json=body, headers={"if-match": now})
+        assert done.is_success, (method, rest, done.text)
 
 
 async def test_a_session_is_kept_for_longer_and_set_to_rest(
@@ -305,7 +381,7 @@ async def test_a_home_is_verified_swept_and_its_keys_rotated(front: Front) -> No
 
 async def test_the_service_says_who_one_is_and_how_it_is(front: Front, ana: httpx2.AsyncClient) -> None:
     assert (await ana.get("/v1/whoami")).json() == {"id": "ana", "tenant": "default", "roles": []}
-    assert (await (await front.client(ADMIN)).get("/v1/whoami")).json()["roles"] == ["admin"]
+    assert (await (await front.client(ADMIN)).get("/v1/whoami")).json()["roles"] == ["admin", "operator"]
     health = (await ana.get("/health")).json()
     assert (health["status"], health["tiers"]) == ("ok", {"hot": "ok", "warm": "ok", "cold": "ok"})
     figures = (await (await front.client(ADMIN)).get("/metrics")).text
@@ -315,8 +391,8 @@ async def test_the_service_says_who_one_is_and_how_it_is(front: Front, ana: http
 # -- local mode -------------------------------------------------------------------------------------------------------
 
 
-async def test_in_local_mode_the_token_of_the_home_is_an_admin_s(local: httpx2.AsyncClient) -> None:
-    assert (await local.get("/v1/whoami")).json()["roles"] == ["admin"]
+async def test_in_local_mode_the_token_of_the_home_is_an_admin_s_and_operator_s(local: httpx2.AsyncClient) -> None:
+    assert (await local.get("/v1/whoami")).json()["roles"] == ["admin", "operator"]
     made = await local.post("/v1/sessions", json={"kind": "knowledge"})
     assert (made.status_code, made.json()["tenant"]) == (201, "local")
     assert (await local.get(made.headers["location"], headers={"authorization": "Bearer x"})).status_code == 401

@@ -21,6 +21,7 @@ from starlette.routing import Route
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from holdfast.errors import ConfigurationError
+from holdfast.service.edge import SECURITY
 from holdfast.service.protocol import MOST_FIELDS, MOST_HEAD, MOST_TARGET
 from holdfast.service.server import Address, listen, room_for, run
 from holdfast.settings import Settings
@@ -138,6 +139,7 @@ async def test_a_request_of_no_right_form_is_refused_and_nobody_hears_of_it(
         assert answer.headers["content-type"] == "application/problem+json"
         assert answer.headers["connection"] == "close"
         assert answer.json["code"] == "invalid-request"
+        assert {name.decode(): value.decode() for name, value in SECURITY}.items() <= answer.headers.items()
         assert await peer.ended(10)
     assert heard.requests == []
 

@@ -196,6 +196,33 @@ async def test_a_quiet_stream_says_that_it_is_still_there(
     assert sum(line.startswith("event:") for line in heard) == 2  # create, grant
 
 
+async def test_a_reader_who_has_seen_everything_is_answered_before_there_is_news(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would not know for a while whether it listens."""
+    monkeypatch.setattr("holdfast.service.routes.feed.IDLE", 3_600.0)
+    last = (await stage.front.engine.feed(stage.session, ANA)).cursor
+    client = await stage.front.client(ANA, stage.address)
+    async with (
+        asyncio.timeout(HUNG),
+        client.stream("GET", f"{stage.path}/events", headers={"last-event-id": last}) as answer,
+    ):
+        assert answer.status_code == 200
+        lines = answer.aiter_lines()
+        assert await anext(lines) == "retry: 1000"
+        await stage.write()
+        told = [line async for line in until(lines, "data:")]
+    assert told[1] == "event: edit"
+
+
+async def until(lines: AsyncIterator[str], beginning: str) -> AsyncIterator[str]:
+    """Lines up to the first with this beginning."""
+    async for line in lines:
+        yield line
+        if line.startswith(beginning):
+            return
+
+
 # -- where it does not begin ------------------------------------------------------------------------------------------
 
 

@@ -14,10 +14,18 @@ from msgspec.structs import replace
 
 from holdfast.drivers.sqlite import SqliteFile
 from holdfast.errors import HoldfastError, LeaseLostError, LimitExceededError
+from holdfast.model.entry import SealedEntry
 from holdfast.model.lease import Lease
 from holdfast.model.session import SealedHead, SealedItem, Write
 from holdfast.stores.hot.sqlite import SqliteHotStore
 from holdfast.testing.hot import HotStoreSuite
+
+
+class FillsNoRoom(SqliteHotStore):
+    """Reads as many entries as are asked for, however large."""
+
+    async def recent(self, session: str, *, before: int, limit: int, room: int | None = None) -> list[SealedEntry]:
+        return await super().recent(session, before=before, limit=limit)
 
 
 class LastWriteWins(SqliteHotStore):
@@ -191,6 +199,7 @@ class TakesEveryOffer(SqliteHotStore):
     ("broken", "test"),
     [
         (LastWriteWins, "test_a_write_that_expects_another_step_changes_nothing"),
+        (FillsNoRoom, "test_a_page_of_the_log_ends_with_the_entry_that_fills_its_room"),
         (LastWriteWins, "test_of_racing_writes_exactly_one_lands_at_each_step"),
         (LastWriteWins, "test_racing_writers_that_try_again_lose_nothing"),
         (LeavesItemsBehind, "test_of_racing_writes_exactly_one_lands_at_each_step"),

@@ -14,6 +14,8 @@ from msgspec.structs import replace
 
 from holdfast.testing.linearizability import Op, check
 
+pytestmark = pytest.mark.no_cover  # repeats what others measure once
+
 Puts = dict[str, "str | None"]
 START: Puts = {"a": "a0", "b": "b0"}
 

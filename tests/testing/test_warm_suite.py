@@ -17,6 +17,7 @@ from holdfast.model.cursor import PageCursor
 from holdfast.model.entry import SealedEntry
 from holdfast.model.session import SealedHead
 from holdfast.ports.warm import AuditRow, Query
+from holdfast.stores.sqlite_rows import keep_members
 from holdfast.stores.warm.sqlite import SqliteWarmStore
 from holdfast.testing.warm import WarmStoreSuite
 
@@ -24,8 +25,10 @@ from holdfast.testing.warm import WarmStoreSuite
 class TakesTheOldestHead(SqliteWarmStore):
     """Keeps whatever head comes last."""
 
-    async def append(self, head: SealedHead, entries: Sequence[SealedEntry]) -> None:
-        await super().append(head, entries)
+    async def append(
+        self, head: SealedHead, entries: Sequence[SealedEntry], *, members: Sequence[str] | None = None
+    ) -> None:
+        await super().append(head, entries, members=members)
         await self._file.write(
             lambda connection: connection.execute(
                 "UPDATE session SET step = ?, sealed = ? WHERE id = ?", (head.step, head.sealed, head.id)
@@ -36,20 +39,24 @@ class TakesTheOldestHead(SqliteWarmStore):
 class AppendsOneByOne(SqliteWarmStore):
     """Keeps each entry in a transaction of its own."""
 
-    async def append(self, head: SealedHead, entries: Sequence[SealedEntry]) -> None:
+    async def append(
+        self, head: SealedHead, entries: Sequence[SealedEntry], *, members: Sequence[str] | None = None
+    ) -> None:
         for entry in entries:
             await super().append(replace(head, step=0), [entry])
-        await super().append(head, [])
+        await super().append(head, [], members=members)
 
 
 class PassesConflictsOver(SqliteWarmStore):
     """Takes another entry at a step for the same one."""
 
-    async def append(self, head: SealedHead, entries: Sequence[SealedEntry]) -> None:
+    async def append(
+        self, head: SealedHead, entries: Sequence[SealedEntry], *, members: Sequence[str] | None = None
+    ) -> None:
         try:
-            await super().append(head, entries)
+            await super().append(head, entries, members=members)
         except AlreadyExistsError:
-            await super().append(head, [])
+            await super().append(head, [], members=members)
 
 
 class PagesByTimeAlone(SqliteWarmStore):
@@ -57,6 +64,31 @@ class PagesByTimeAlone(SqliteWarmStore):
 
     async def find(self, query: Query, *, after: PageCursor | None, limit: int) -> list[SealedHead]:
         return await super().find(query, after=after and replace(after, id=""), limit=limit)
+
+
+class TakesLateMembers(SqliteWarmStore):
+    """Keeps whatever members come last, with however old a head."""
+
+    async def append(
+        self, head: SealedHead, entries: Sequence[SealedEntry], *, members: Sequence[str] | None = None
+    ) -> None:
+        await super().append(head, entries)
+        if members is not None:
+            await self._file.write(lambda connection: keep_members(connection, head, members))
+
+
+class SharesAcrossTenants(SqliteWarmStore):
+    """Asks whose member a principal of that name is, and not in which tenant."""
+
+    async def find(self, query: Query, *, after: PageCursor | None, limit: int) -> list[SealedHead]:
+        return await super().find(replace(query, tenant=None) if query.member else query, after=after, limit=limit)
+
+
+class FillsNoRoom(SqliteWarmStore):
+    """Reads as many entries as are asked for, however large."""
+
+    async def entries(self, session: str, *, after: int, limit: int, room: int | None = None) -> list[SealedEntry]:
+        return await super().entries(session, after=after, limit=limit)
 
 
 class CountsWhatIsGone(SqliteWarmStore):
@@ -95,9 +127,11 @@ class RecordsEndsApart(SqliteWarmStore):
 class SendsLate(SqliteWarmStore):
     """Has appends wait a moment before they are sent, and forgets them when it is closed."""
 
-    async def append(self, head: SealedHead, entries: Sequence[SealedEntry]) -> None:
+    async def append(
+        self, head: SealedHead, entries: Sequence[SealedEntry], *, members: Sequence[str] | None = None
+    ) -> None:
         await asyncio.sleep(0.01)
-        await super().append(head, entries)
+        await super().append(head, entries, members=members)
 
 
 @pytest.mark.parametrize(
@@ -109,6 +143,9 @@ class SendsLate(SqliteWarmStore):
         (AppendsOneByOne, "test_an_append_whose_caller_is_cancelled_is_awaited_to_its_outcome"),
         (PassesConflictsOver, "test_of_racing_entries_at_one_step_exactly_one_is_kept"),
         (PagesByTimeAlone, "test_pages_go_on_beyond_a_cursor_and_miss_none_of_one_creation_time"),
+        (TakesLateMembers, "test_members_change_with_a_newer_head_and_no_other"),
+        (SharesAcrossTenants, "test_a_principal_s_sessions_are_its_own_and_those_it_is_a_member_of"),
+        (FillsNoRoom, "test_a_page_of_the_log_ends_with_the_entry_that_fills_its_room"),
         (CountsWhatIsGone, "test_sessions_under_way_are_counted_by_status_and_kind_over_all_tenants"),
         (LooksThenRecords, "test_of_racing_lines_exactly_one_is_appended_at_each_number"),
         (RecordsEndsApart, "test_a_chain_and_its_end_are_of_one_moment"),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from holdfast.bench.report import Row
-    from holdfast.bench.workloads import Plan, Reached
+    from holdfast.bench.rounds import Plan, Reached
 
 
 async def run(
@@ -16,12 +16,12 @@ async def run(
     """Measure every workload.
 
     Args:
-        quick: fewer and shorter rounds, within 50 seconds in all; some 4 minutes otherwise.
+        quick: fewer and shorter rounds, within a minute in all; some 6 minutes otherwise.
         folder: where the temporary homes go, which is the disk that is measured; the current directory by default.
         reached: told how far it has come, in rounds.
         plan: how often and how long, in place of ``quick``.
     """
-    from holdfast.bench.workloads import measure  # brings the engine along, which a listing of commands does not need
+    from holdfast.bench.measure import measure  # brings the engine along, which a listing of commands does not need
 
     return await measure(quick=quick, folder=folder, reached=reached, plan=plan)
 

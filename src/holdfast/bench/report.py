@@ -7,6 +7,8 @@ import platform
 import statistics
 import time
 from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -52,11 +54,22 @@ REACH = {
     "embedded.load20": Reach(2.0),
     "embedded.growth": Reach(1.2),
     "embedded.bytes_per_edit": Reach(2.0),
+    "http.read": Reach(0.5, least=True),
+    "http.edit": Reach(0.25, least=True),
 }
 """The bounds of the design. A row that is not here is told for what it is worth."""
 
 COLUMNS = ("workload", "ours", "floor", "unit", "ratio", "reach", "met", "spread", "rounds")
 NUMBERS = ("ours", "floor", "ratio", "reach", "spread", "rounds")
+
+
+SERVER = ("fastapi", "httptools", "joserfc", "prometheus_client", "structlog", "uvicorn")
+"""What a server needs and the library does not: the [server] extra."""
+
+
+def missing() -> list[str]:
+    """What is not installed of that; where anything is not, there are no rows of HTTP."""
+    return [name for name in SERVER if find_spec(name) is None]
 
 
 def row(name: str, unit: str, ours: Sequence[float], floor: Sequence[float]) -> Row:
@@ -91,6 +104,7 @@ def machine(folder: Path, quick: bool) -> dict[str, Any]:
         "processors": os.cpu_count(),
         "fdatasync": round(_sync_cost(folder), 1),
         "gc": "on; collected before each round",
+        "http": _http(),
         "quick": quick,
     }
 
@@ -102,8 +116,17 @@ def described(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("machine", f"{facts['system']}, {facts['processors']} processors"),
         ("fdatasync", f"{facts['fdatasync']:,.0f} µs for 4 KiB overwritten"),
         ("garbage", f"collection {facts['gc']}"),
+        ("http", facts["http"]),
         ("spread", "interquartile range of the ratios of the rounds, over their median"),
     ]
+
+
+def _http() -> str:
+    """What serves HTTP here, or why there are no rows of it."""
+    if lacking := missing():
+        return f"left out: {', '.join(lacking)} not installed; pip install 'holdfast[server]'"
+    found = ["fastapi", "uvicorn", *(["uvloop"] if find_spec("uvloop") else [])]
+    return ", ".join(f"{name} {version(name)}" for name in found)
 
 
 def _sync_cost(folder: Path, times: int = 200) -> float:

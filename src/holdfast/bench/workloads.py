@@ -1,30 +1,20 @@
-"""The workloads: each is the engine and the floor by turns, so that whatever else the machine does hits both.
-
-Every round gives one figure a side, a median latency or a rate; the row is the medians over the rounds. Rounds are
-spans of time rather than counts, so that a slow disk makes the figures larger and not the run longer.
-"""
+"""The workloads of the library: each is the engine and the floor by turns."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import itertools
 import random
-import shutil
-import statistics
-import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from pathlib import Path
 from string import ascii_letters, digits
-from typing import Protocol
-
-import msgspec
 
 from holdfast.bench.floor import BareFile, BareGroup, BareSession
 from holdfast.bench.report import Row, row
+from holdfast.bench.rounds import Plan, Side, compare, middle, rate, spanning, until_wrapped
 from holdfast.compose import open_engine
 from holdfast.engine.engine import Engine
 from holdfast.model.access import Principal
@@ -37,54 +27,6 @@ WHO = Principal("bench")
 LIMITS = Limits(items=2 * MANY, sessions=100_000)
 FILE = "holdfast.sqlite"
 
-Side = Callable[[float], Awaitable[float]]
-"""Works for so many seconds, and gives the round's figure."""
-
-
-class Reached(Protocol):
-    """Told how far a run has come, in rounds."""
-
-    def __call__(self, done: int, total: int | None = None, step: str | None = None) -> None: ...
-
-
-class Plan(msgspec.Struct, frozen=True):
-    """How often and how long.
-
-    Attributes:
-        rounds: of each workload. seconds: of each side of a round of writing; reading takes a third of it.
-        warm: seconds at most for warming up a side.
-        edits: how many edits the bytes are averaged over; seconds at most for them: ``patience``.
-        sessions: how many are read for the first time in a round.
-    """
-
-    rounds: int
-    seconds: float
-    warm: float
-    edits: int
-    patience: float
-    sessions: int
-
-
-QUICK = Plan(rounds=5, seconds=0.4, warm=1.5, edits=600, patience=3.0, sessions=60)
-FULL = Plan(rounds=15, seconds=1.0, warm=5.0, edits=2_000, patience=20.0, sessions=200)
-
-
-async def measure(
-    *, quick: bool = False, folder: Path | None = None, reached: Reached | None = None, plan: Plan | None = None
-) -> list[Row]:
-    """Every workload in turn, each in a home of its own below ``folder``."""
-    plan = plan or (QUICK if quick else FULL)
-    rows = []
-    for done, workload in enumerate(WORKLOADS):
-        if reached is not None:
-            reached(done, len(WORKLOADS), workload.__name__.replace("_", " "))
-        home = Path(tempfile.mkdtemp(prefix=".holdfast-bench-", dir=folder or Path.cwd()))
-        try:
-            rows += await workload(home, plan)
-        finally:
-            shutil.rmtree(home, ignore_errors=True)
-    return rows
-
 
 # -- commits -----------------------------------------------------------------------------------------------------------
 
@@ -95,28 +37,28 @@ async def commit_one(home: Path, plan: Plan) -> list[Row]:
         session, _ = bare.sessions()
 
         async def ours(seconds: float) -> float:
-            return _middle([await writer.commit() async for _ in _for(seconds)])
+            return middle([await writer.commit() async for _ in spanning(seconds)])
 
         async def floor(seconds: float) -> float:
             took = []
-            async for _ in _for(seconds):
+            async for _ in spanning(seconds):
                 rows = session.rows()
                 start = time.perf_counter_ns()
                 bare.commit(rows)
                 took.append(time.perf_counter_ns() - start)
-            return _middle(took)
+            return middle(took)
 
         async def undo(seconds: float) -> float:
             took = []
-            async for _ in _for(seconds):
+            async for _ in spanning(seconds):
                 await waverer.commit()
                 took.append(await waverer.undo())
-            return _middle(took)
+            return middle(took)
 
         await _warm(home, ours, floor, plan)
         return [
-            await _compare("embedded.commit.one", "µs", ours, floor, plan.rounds, plan.seconds),
-            await _compare("embedded.undo", "µs", undo, floor, plan.rounds, plan.seconds / 2),
+            await compare("embedded.commit.one", "µs", ours, floor, plan.rounds, plan.seconds),
+            await compare("embedded.undo", "µs", undo, floor, plan.rounds, plan.seconds / 2),
         ]
 
 
@@ -126,29 +68,18 @@ async def commit_tasks32(home: Path, plan: Plan) -> list[Row]:
         group = BareGroup(bare)
         sessions = bare.sessions()
 
-        async def write(writer: Writer, until: float) -> int:
-            count = 0
-            while time.perf_counter() < until:
-                await writer.commit()
-                count += 1
-            return count
-
-        async def send(session: BareSession, until: float) -> int:
-            count = 0
-            while time.perf_counter() < until:
-                await group.commit(session.rows())
-                count += 1
-            return count
+        async def send(session: BareSession) -> None:
+            await group.commit(session.rows())
 
         async def ours(seconds: float) -> float:
-            return await _rate([partial(write, writer) for writer in writers], seconds)
+            return await rate([writer.commit for writer in writers], seconds)
 
         async def floor(seconds: float) -> float:
-            return await _rate([partial(send, session) for session in sessions], seconds)
+            return await rate([partial(send, session) for session in sessions], seconds)
 
         try:
             await _warm(home, ours, floor, plan)
-            return [await _compare("embedded.commit.tasks32", "1/s", ours, floor, plan.rounds, plan.seconds)]
+            return [await compare("embedded.commit.tasks32", "1/s", ours, floor, plan.rounds, plan.seconds)]
         finally:
             await group.close()
 
@@ -159,14 +90,14 @@ async def growth(home: Path, plan: Plan) -> list[Row]:
         large, small = await Writer.create(engine, MANY), await Writer.create(engine, FEW)
 
         async def at_many(seconds: float) -> float:
-            return _middle([await large.commit() async for _ in _for(seconds)])
+            return middle([await large.commit() async for _ in spanning(seconds)])
 
         async def at_few(seconds: float) -> float:
-            return _middle([await small.commit() async for _ in _for(seconds)])
+            return middle([await small.commit() async for _ in spanning(seconds)])
 
-        await _until_wrapped(home / FILE, at_many, plan.warm)
-        await _until_wrapped(home / FILE, at_few, plan.warm)
-        return [await _compare("embedded.growth", "µs", at_many, at_few, plan.rounds, plan.seconds)]
+        await until_wrapped(home / FILE, at_many, plan.warm)
+        await until_wrapped(home / FILE, at_few, plan.warm)
+        return [await compare("embedded.growth", "µs", at_many, at_few, plan.rounds, plan.seconds)]
 
 
 async def bytes_per_edit(home: Path, plan: Plan) -> list[Row]:
@@ -199,25 +130,25 @@ async def load20(home: Path, plan: Plan) -> list[Row]:
 
         async def ours(seconds: float) -> float:
             took = []
-            async for _ in _for(seconds):
+            async for _ in spanning(seconds):
                 start = time.perf_counter_ns()
                 items = (await engine.read(writer.session, WHO)).items
                 took.append(time.perf_counter_ns() - start)
             _check(len(items))
-            return _middle(took)
+            return middle(took)
 
         async def floor(seconds: float) -> float:
             took = []
-            async for _ in _for(seconds):
+            async for _ in spanning(seconds):
                 start = time.perf_counter_ns()
                 items = bare.load(session.number)
                 took.append(time.perf_counter_ns() - start)
             _check(len(items))
-            return _middle(took)
+            return middle(took)
 
         for side in (ours, floor):
             await side(plan.seconds / 4)
-        return [await _compare("embedded.load20", "µs", ours, floor, plan.rounds, plan.seconds / 3)]
+        return [await compare("embedded.load20", "µs", ours, floor, plan.rounds, plan.seconds / 3)]
 
 
 async def load20_first(home: Path, plan: Plan) -> list[Row]:
@@ -233,7 +164,7 @@ async def load20_first(home: Path, plan: Plan) -> list[Row]:
                 items = (await engine.read(writer.session, WHO)).items
                 took.append(time.perf_counter_ns() - start)
                 _check(len(items))
-        return _middle(took)
+        return middle(took)
 
     async def floor(seconds: float) -> float:
         took = []
@@ -244,9 +175,9 @@ async def load20_first(home: Path, plan: Plan) -> list[Row]:
             took.append(time.perf_counter_ns() - start)
             _check(len(items))
         fresh.close()
-        return _middle(took)
+        return middle(took)
 
-    return [await _compare("embedded.load20.first", "µs", ours, floor, plan.rounds, 0.0)]
+    return [await compare("embedded.load20.first", "µs", ours, floor, plan.rounds, 0.0)]
 
 
 WORKLOADS: tuple[Callable[[Path, Plan], Awaitable[list[Row]]], ...] = (
@@ -267,19 +198,19 @@ class Writer:
 
     def __init__(self, engine: Engine, session: str, count: int, version: int) -> None:
         self.engine, self.session, self.version = engine, session, version
-        self._keys = itertools.cycle([_key(number) for number in range(count)])
+        self._keys = itertools.cycle([key_of(number) for number in range(count)])
         self._numbers = itertools.count(version * count)
 
     @classmethod
     async def create(cls, engine: Engine, count: int) -> Writer:
         """A new session of so many items."""
-        items = [(_key(number), _body(number)) for number in range(count)]
+        items = [(key_of(number), body_of(number)) for number in range(count)]
         made = await engine.create(WHO, kind="knowledge", title="Measured", items=items)
         return cls(engine, made.header.id, count, made.header.version)
 
     async def commit(self) -> int:
         """One commit; how long it took in nanoseconds."""
-        key, body = next(self._keys), _body(next(self._numbers))
+        key, body = next(self._keys), body_of(next(self._numbers))
         start = time.perf_counter_ns()
         async with self.engine.edit(self.session, WHO, expected=self.version) as draft:
             draft.put(key, body)
@@ -308,13 +239,13 @@ def _texts(count: int) -> tuple[str, ...]:
     return tuple("".join(source.choices(letters, k=room)) for _ in range(count))
 
 
-def _body(number: int) -> dict[str, str]:
+def body_of(number: int) -> dict[str, str]:
     """A body whose JSON is 1 KB, another one for each number."""
     return {"text": f"{number:08}{TEXTS[number % len(TEXTS)]}"}
 
 
 TEXTS = _texts(64)
-_key = "chunks/{:04}".format
+key_of = "chunks/{:04}".format
 
 
 @contextlib.asynccontextmanager
@@ -332,58 +263,9 @@ async def _pair(home: Path, sessions: int, items: int) -> AsyncIterator[tuple[En
             bare.close()
 
 
-async def _for(seconds: float) -> AsyncIterator[None]:
-    """Go round until the time is over, at least three times."""
-    stop, count = time.perf_counter() + seconds, 0
-    while count < 3 or time.perf_counter() < stop:
-        yield
-        count += 1
-
-
-async def _rate(work: list[Callable[[float], Awaitable[int]]], seconds: float) -> float:
-    """How much all of it together gets done in a second."""
-    start = time.perf_counter()
-    counts = await asyncio.gather(*(one(start + seconds) for one in work))
-    return sum(counts) / (time.perf_counter() - start)
-
-
 async def _warm(home: Path, ours: Side, floor: Side, plan: Plan) -> None:
-    await _until_wrapped(home / FILE, ours, plan.warm)
-    await _until_wrapped(home / "bare.sqlite", floor, plan.warm)
-
-
-async def _until_wrapped(file: Path, side: Side, patience: float) -> None:
-    """Work until the write-ahead log has begun anew from its start: from then on it is overwritten and not extended,
-    which is what a process that has run for a minute does.
-    """
-    log = file.with_name(file.name + "-wal")
-    stop, before = time.perf_counter() + patience, _salt(log)
-    while time.perf_counter() < stop and (_salt(log) == before or not before):
-        await side(patience / 50)
-
-
-def _salt(log: Path) -> bytes:
-    """What changes in the header of a write-ahead log each time it begins anew (SQLite file format, 4.1)."""
-    try:
-        with log.open("rb") as file:
-            return file.read(24)[16:]
-    except FileNotFoundError:
-        return b""
-
-
-async def _compare(name: str, unit: str, ours: Side, floor: Side, rounds: int, seconds: float) -> Row:
-    """Both sides by turns, each first in every other round."""
-    figures: dict[Side, list[float]] = {ours: [], floor: []}
-    for number in range(rounds):
-        for side in (ours, floor) if number % 2 == 0 else (floor, ours):
-            gc.collect()
-            figures[side].append(await side(seconds))
-    return row(name, unit, figures[ours], figures[floor])
-
-
-def _middle(took: list[int]) -> float:
-    """The median, in microseconds."""
-    return statistics.median(took) / 1_000
+    await until_wrapped(home / FILE, ours, plan.warm)
+    await until_wrapped(home / "bare.sqlite", floor, plan.warm)
 
 
 def _check(items: int) -> None:

@@ -118,8 +118,8 @@ class Call:
 
     @property
     def admin(self) -> Principal:
-        """The same person for verbs on the whole service: who may open the files of an embedded home is its admin."""
-        return replace(self.who, roles=frozenset({"admin"}))
+        """The same person as admin of the tenant and operator: who may open the files of an embedded home is both."""
+        return replace(self.who, roles=frozenset({"admin", "operator"}))
 
     def token(self) -> str | None:
         """What the token file holds, None if none is named."""

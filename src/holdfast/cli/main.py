@@ -200,8 +200,8 @@ def root(
     Drafts that can be edited, undone, previewed, locked and published in one step, or thrown away.
 
     `holdfast demo` shows all of it on a document. Data is kept in the home directory of the settings; who may open its
-    files is its admin. With --url a service is asked instead, by the token of who asks. --json, --home, --as, --tenant,
-    --url and --token-file may stand before a command or after it.
+    files is admin and operator. With --url a service is asked instead, by the token of who asks. --json, --home, --as,
+    --tenant, --url and --token-file may stand before a command or after it.
 
     Exit codes: 0 fine, 1 unexpected, 2 usage, 3 not found, 4 conflict, 5 refused, 6 invalid, 7 unavailable,
     8 integrity, 9 configuration, 130 interrupted.

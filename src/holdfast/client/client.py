@@ -228,6 +228,7 @@ class Client:
         rebase: bool = False,
         change_id: str | None = None,
         group: str | None = None,
+        operation: str = "edit",
         fence: int | None = None,
     ) -> RemoteEdit:
         """The one way to change a session: ``async with client.edit(...) as draft``.
@@ -241,9 +242,11 @@ class Client:
                 a conflict.
             change_id: the same id again with the same changes gives the first answer.
             group: commits that share it undo as one.
+            operation: what history calls the edit.
             fence: number of the lease held.
         """
-        query = {"rebase": rebase or None, "group": group, "fence": fence}
+        named = None if operation == "edit" else operation
+        query = {"rebase": rebase or None, "group": group, "operation": named, "fence": fence}
         return RemoteEdit(
             self._transport,
             session_id,
@@ -319,40 +322,62 @@ class Client:
     # -- labels, names, rights ---------------------------------------------------------------------------------------
 
     async def label(
-        self, session_id: str, name: str, *, version: int | None = None, change_id: str | None = None
+        self,
+        session_id: str,
+        name: str,
+        *,
+        version: int | None = None,
+        expected: int | Seen | None = None,
+        change_id: str | None = None,
     ) -> Label:
         """Name a version, the newest by default; a name used before moves."""
-        return await self._write("PUT", _path(session_id, "labels", name), Label, {"version": version}, change_id)
+        return await self._write(
+            "PUT", _path(session_id, "labels", name), Label, {"version": version}, change_id, expected
+        )
 
     async def labels(self, session_id: str) -> list[Label]:
         """The session's labels, newest version first."""
         return await self._list(_path(session_id, "labels"), Label)
 
-    async def rename(self, session_id: str, title: str, *, change_id: str | None = None) -> Header:
+    async def rename(
+        self, session_id: str, title: str, *, expected: int | Seen | None = None, change_id: str | None = None
+    ) -> Header:
         """Give a session another title."""
-        return await self._write("PUT", _path(session_id, "title"), Header, {"title": title}, change_id)
+        return await self._write("PUT", _path(session_id, "title"), Header, {"title": title}, change_id, expected)
 
     async def grant(
-        self, session_id: str, principal: str, role: Role | None, *, change_id: str | None = None
+        self,
+        session_id: str,
+        principal: str,
+        role: Role | None,
+        *,
+        expected: int | Seen | None = None,
+        change_id: str | None = None,
     ) -> Header:
         """Give a principal a role on a session, or take it away."""
         path = _path(session_id, "grants", principal)
         if role is None:
-            return await self._write("DELETE", path, Header, None, change_id)
-        return await self._write("PUT", path, Header, {"role": role}, change_id)
+            return await self._write("DELETE", path, Header, None, change_id, expected)
+        return await self._write("PUT", path, Header, {"role": role}, change_id, expected)
 
     # -- preview, publish --------------------------------------------------------------------------------------------
 
-    async def preview(self, session_id: str, *, seconds: float | None = None) -> Preview:
+    async def preview(
+        self, session_id: str, *, seconds: float | None = None, expected: int | Seen | None = None
+    ) -> Preview:
         """Show what publishing would do, and lock the draft under a seal of exactly that.
 
         Sent again if need be: a lock of one's own is renewed, and the answer tells what it holds.
         """
-        return await self._do("POST", _path(session_id, "preview"), Preview, {"seconds": seconds}, long=True)
+        return await self._do(
+            "POST", _path(session_id, "preview"), Preview, {"seconds": seconds}, long=True, expected=expected
+        )
 
-    async def unlock(self, session_id: str, *, change_id: str | None = None) -> Header:
+    async def unlock(
+        self, session_id: str, *, expected: int | Seen | None = None, change_id: str | None = None
+    ) -> Header:
         """Make a locked session a draft again; an admin may unlock anybody's."""
-        return await self._write("POST", _path(session_id, "unlock"), Header, None, change_id)
+        return await self._write("POST", _path(session_id, "unlock"), Header, None, change_id, expected)
 
     async def take_over(self, session_id: str, *, seconds: float | None = None) -> Preview:
         """Take somebody's lock over; the state its owner left is labelled first.
@@ -391,29 +416,44 @@ class Client:
 
     # -- keeping and letting go --------------------------------------------------------------------------------------
 
-    async def discard(self, session_id: str, *, change_id: str | None = None) -> Header:
+    async def discard(
+        self, session_id: str, *, expected: int | Seen | None = None, change_id: str | None = None
+    ) -> Header:
         """Throw a session away; within its grace it can be had back."""
-        return await self._write("DELETE", _path(session_id), Header, None, change_id)
+        return await self._write("DELETE", _path(session_id), Header, None, change_id, expected)
 
-    async def revive(self, session_id: str, *, change_id: str | None = None) -> Header:
+    async def revive(
+        self, session_id: str, *, expected: int | Seen | None = None, change_id: str | None = None
+    ) -> Header:
         """Take a discarded or expired session back within its grace."""
-        return await self._write("POST", _path(session_id, "revive"), Header, None, change_id)
+        return await self._write("POST", _path(session_id, "revive"), Header, None, change_id, expected)
 
-    async def touch(self, session_id: str, *, change_id: str | None = None) -> Header:
+    async def touch(
+        self, session_id: str, *, expected: int | Seen | None = None, change_id: str | None = None
+    ) -> Header:
         """Start a sliding time to live anew."""
-        return await self._write("POST", _path(session_id, "touch"), Header, None, change_id)
+        return await self._write("POST", _path(session_id, "touch"), Header, None, change_id, expected)
 
-    async def extend(self, session_id: str, *, seconds: float | None, change_id: str | None = None) -> Header:
+    async def extend(
+        self,
+        session_id: str,
+        *,
+        seconds: float | None,
+        expected: int | Seen | None = None,
+        change_id: str | None = None,
+    ) -> Header:
         """Keep a session for that long from now, None for good."""
-        return await self._write("POST", _path(session_id, "extend"), Header, {"seconds": seconds}, change_id)
+        return await self._write("POST", _path(session_id, "extend"), Header, {"seconds": seconds}, change_id, expected)
 
-    async def suspend(self, session_id: str, *, change_id: str | None = None) -> Header:
+    async def suspend(
+        self, session_id: str, *, expected: int | Seen | None = None, change_id: str | None = None
+    ) -> Header:
         """Set a session to rest until it is next written.
 
         Raises:
             LeaseHeldError: somebody's lease on it is live.
         """
-        return await self._write("POST", _path(session_id, "suspend"), Header, None, change_id)
+        return await self._write("POST", _path(session_id, "suspend"), Header, None, change_id, expected)
 
     async def sweep(self) -> Swept:
         """Do what is due: warn, expire, take down lapsed locks, finish or undo publications, purge.
@@ -547,24 +587,46 @@ class Client:
         answer = await self._transport.answer(Ask(method="GET", path=path, query=query or {}))
         return forms.decode_list(answer.body, kind)
 
-    async def _write(self, method: str, path: str, kind: type[T], body: Any, change_id: str | None) -> T:
+    async def _write(
+        self,
+        method: str,
+        path: str,
+        kind: type[T],
+        body: Any,
+        change_id: str | None,
+        expected: int | Seen | None = None,
+    ) -> T:
         """What has one effect however often it is sent, by its change id."""
-        ask = Ask(method=method, path=path, body=_body(body), change_id=change_id_of(change_id))
+        ask = Ask(
+            method=method, path=path, headers=_matching(expected), body=_body(body), change_id=change_id_of(change_id)
+        )
         return forms.decode((await self._transport.answer(ask)).body, kind)
 
     async def _do(
-        self, method: str, path: str, kind: type[T], body: Any = None, *, again: bool = True, long: bool = False
+        self,
+        method: str,
+        path: str,
+        kind: type[T],
+        body: Any = None,
+        *,
+        again: bool = True,
+        long: bool = False,
+        expected: int | Seen | None = None,
     ) -> T:
         """What takes no change id; ``again`` says whether it may be sent again all the same."""
-        ask = Ask(method=method, path=path, body=_body(body), again=again, long=long)
+        ask = Ask(method=method, path=path, headers=_matching(expected), body=_body(body), again=again, long=long)
         return forms.decode((await self._transport.answer(ask)).body, kind)
 
     async def _commit(
         self, path: str, body: Any, expected: int | Seen | None, change_id: str | None, query: Query
     ) -> Committed:
-        headers = {} if expected is None else {"if-match": tag(expected)}
         ask = Ask(
-            method="POST", path=path, query=query, headers=headers, body=_body(body), change_id=change_id_of(change_id)
+            method="POST",
+            path=path,
+            query=query,
+            headers=_matching(expected),
+            body=_body(body),
+            change_id=change_id_of(change_id),
         )
         answer: Answer = await self._transport.answer(ask)
         return forms.decode(answer.body, Committed)
@@ -625,6 +687,10 @@ def _body(value: Any) -> bytes | None:
 def _raw(key: str, body: Any) -> msgspec.Raw:
     """A body as JSON; raises ``InvalidItemError`` where it is none."""
     return msgspec.Raw(encode_body(key, body, depth=UNBOUND.depth, size=UNBOUND.item_bytes))
+
+
+def _matching(expected: int | Seen | None) -> dict[str, str]:
+    return {} if expected is None else {"if-match": tag(expected)}
 
 
 def _bounded(limit: int) -> int:

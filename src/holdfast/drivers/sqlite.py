@@ -38,6 +38,7 @@ _CHECKPOINT_PAGES = 500
 _QUICK = 0.002  # seconds that a commit may keep the event loop waiting, on the average of late (no data depends on it)
 _SLOW = 0.02  # seconds; one commit that takes this long is enough
 _OF_LATE = 16
+_MOST_AT_ONCE = 256  # writes of one transaction that was put together from several turns
 _WARY = 64  # writes that the thread is given once they take longer
 _OF_ONE_JOB = (apsw.ConstraintError, apsw.MismatchError, apsw.RangeError, apsw.SQLError, apsw.TooBigError)
 
@@ -214,20 +215,33 @@ class SqliteFile:
         return done
 
     def _run(self) -> None:
-        """The writer thread."""
-        while (batch := self._batches.get()) is not None:
+        """The writer thread. What several turns of the event loop brought while it was busy goes in one transaction."""
+        while (turn := self._batches.get()) is not None:
+            batch, turns = self._gather(turn)
             if batch:
                 with self._using:
                     self._commit(batch)
                 with contextlib.suppress(RuntimeError):  # a loop that is closed waits for nothing
-                    batch[0].loop.call_soon_threadsafe(self._settle, batch)
+                    batch[0].loop.call_soon_threadsafe(self._settle, batch, turns)
             if self._log_pages >= _CHECKPOINT_PAGES:
                 with self._using:
                     self._checkpoint()
         self._writer.close(True)
 
-    def _settle(self, batch: list[_Sent[Any]]) -> None:
-        self._sent -= 1
+    def _gather(self, turn: list[_Sent[Any]]) -> tuple[list[_Sent[Any]], int]:
+        """A turn and those that wait behind it, and how many they are; an empty one asks for a checkpoint only."""
+        batch, turns = turn, int(bool(turn))
+        with contextlib.suppress(queue.Empty):
+            while len(batch) < _MOST_AT_ONCE:
+                following = self._batches.get_nowait()
+                if following is None:
+                    self._batches.put(None)  # the end, which comes after this
+                    break
+                batch, turns = batch + following, turns + bool(following)
+        return batch, turns
+
+    def _settle(self, batch: list[_Sent[Any]], turns: int) -> None:
+        self._sent -= turns
         for sent in batch:
             sent.settle()
 

@@ -100,7 +100,7 @@ class Authoring:
             if ask.change_id:
                 request = replace(request, fingerprint=fingerprint(ask.verb, asked))
             opened = await self._gate.settled(ask.session, ask.who, ask.verb, load=True)
-            await self._check_history(ask, opened)
+            await self._lifecycle.check_history(opened, ask.expected)
 
             async def strict(now: Opened) -> Decision:
                 if now.header.version != ask.version:
@@ -118,7 +118,7 @@ class Authoring:
             opened, version = self._gate.recalled(ask.session, ask.who, "edit"), request.expected or 0
             if opened is None or version != opened.header.version or ask.is_beyond(opened):
                 opened = await self._gate.settled(ask.session, ask.who, "edit", load=True)
-            await self._check_history(ask, opened)
+            await self._lifecycle.check_history(opened, ask.expected)
             base: Mapping[str, Item] = opened.items
             if version != opened.header.version:
                 if not 0 <= version <= opened.header.version:
@@ -154,11 +154,6 @@ class Authoring:
                 check_text(what, name, most=_MOST_NAME)
         change = ask.change_id or urlsafe_b64encode(self._chance.bytes(16))[:22].decode()
         return Request(ask.verb, ask.who.id, change, b"", ask.version, ask.group, ask.fence)
-
-    async def _check_history(self, ask: Ask, opened: Opened) -> None:
-        """Raise unless what the author saw is of this history, and not of one that a lost disk has replaced."""
-        if isinstance(ask.expected, Seen) and not await self._history.has(opened, ask.expected):
-            raise VersionConflictError(ask.session, ask.expected.version, opened.header.version)
 
     async def _apply(self, ask: Ask, run: Callable[[DraftView], None], asked: bytes) -> Committed:
         """Commit what may be sent without a version: run on whichever state it lands on, and again if that moves."""

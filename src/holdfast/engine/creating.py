@@ -132,7 +132,7 @@ class Creating:
             "create",
             who.id,
             change_id or self._chance.token(),
-            opened.cipher.request_id(request) if request else b"",
+            opened.cipher.request_id(request, who.id) if request else b"",
             items=items,
             changes=changes,
         )
@@ -165,7 +165,7 @@ class Creating:
                 continue
             opened = await self._journal.load(session)
             first = (await self._journal.log.at(opened, [1]))[1]
-            if first.header.fingerprint != opened.cipher.request_id(request):
+            if first.header.fingerprint != opened.cipher.request_id(request, who.id):
                 raise ChangeIdReusedError(change_id)
             return opened
         return None

@@ -54,9 +54,8 @@ class Request(msgspec.Struct, frozen=True):
 
     Attributes:
         operation: name that history shows. expected: the version its author saw; None only for what is commutative.
-        change: the change id; ``fingerprint`` tells a resend of the request from another one, and is empty where
-        the caller
-            named no change id, so that nobody can resend it.
+        change: the change id; ``fingerprint`` tells a resend of the request from another one, and is empty where the
+            caller named no change id, so that nobody can resend it.
     """
 
     operation: str
@@ -111,7 +110,7 @@ class Editing:
         """
         session = opened.header.id
         if request.fingerprint:
-            request = replace(request, fingerprint=opened.cipher.request_id(request.fingerprint))
+            request = replace(request, fingerprint=opened.cipher.request_id(request.fingerprint, request.actor))
         for attempt in range(_MOST_TRIES):
             if request.fingerprint and (attempt or opened.header.version != request.expected):
                 first = await self._journal.log.change(opened, request.change)

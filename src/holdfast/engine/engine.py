@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, overload
 
 import msgspec
 
@@ -216,10 +216,32 @@ class Engine:
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
-    async def read(self, session_id: str, who: Principal, *, version: int | None = None) -> Session:
-        """A session with its items, as it stands or as it was at a version."""
+    @overload
+    async def read(self, session_id: str, who: Principal, *, version: int | None = None) -> Session: ...
+    @overload
+    async def read(self, session_id: str, who: Principal, *, unless: Callable[[Header], bool]) -> Session | Header: ...
+    async def read(
+        self,
+        session_id: str,
+        who: Principal,
+        *,
+        version: int | None = None,
+        unless: Callable[[Header], bool] | None = None,
+    ) -> Session | Header:
+        """A session with its items, as it stands or as it was at a version.
+
+        Args:
+            unless: says whether the asker has this state already: then the header is all there is, and no item is
+                loaded.
+        """
         with self._gate.asked(who, "read", session_id) as asked:
-            opened = await self._gate.enter(session_id, who, "read", load=True)
+            opened = await self._gate.enter(session_id, who, "read", load=unless is None)
+            if unless is not None:
+                if unless(opened.header):
+                    asked.done(opened.header.version)
+                    return opened.header
+                if not opened.loaded:
+                    opened = await self._gate.enter(session_id, who, "read", load=True)
             asked.done(opened.header.version if version is None else version)
             if version is None or version == opened.header.version:
                 return opened.session
@@ -264,10 +286,10 @@ class Engine:
             idle: after so many seconds without news comes a page without entries.
         """
         with self._gate.asked(who, "follow", session_id) as asked:
-            asked.done()
 
             async def read(cursor: str | None) -> FeedPage:
                 opened = await self._gate.enter(session_id, who, "feed", gone=True)
+                asked.begun(opened.header.version)
                 return await self._feed.page(opened, cursor, _MOST_AT_ONCE, _ROOM_AT_ONCE)
 
             async for page in self._feed.follow(session_id, after, read, idle):
@@ -406,11 +428,18 @@ class Engine:
     # -- labels, names, rights ---------------------------------------------------------------------------------------
 
     async def label(
-        self, session_id: str, who: Principal, name: str, *, version: int | None = None, change_id: str | None = None
+        self,
+        session_id: str,
+        who: Principal,
+        name: str,
+        *,
+        version: int | None = None,
+        expected: int | Seen | None = None,
+        change_id: str | None = None,
     ) -> Label:
         """Name a version, the newest by default; a name used before moves."""
         with self._gate.asked(who, "label", session_id):
-            sent = Sent.under(change_id, "label", (name, version))
+            sent = Sent.under(change_id, expected, "label", (name, version))
             opened = await self._gate.settled(session_id, who, "label", load=True)
             return await self._labels.set(opened, who.id, name, version, sent)
 
@@ -421,35 +450,54 @@ class Engine:
             asked.done(opened.header.version)
             return self._labels.all(opened)
 
-    async def rename(self, session_id: str, who: Principal, title: str, *, change_id: str | None = None) -> Header:
+    async def rename(
+        self,
+        session_id: str,
+        who: Principal,
+        title: str,
+        *,
+        expected: int | Seen | None = None,
+        change_id: str | None = None,
+    ) -> Header:
         """Give a session another title."""
         with self._gate.asked(who, "rename", session_id):
-            sent = Sent.under(change_id, "rename", title)
+            sent = Sent.under(change_id, expected, "rename", title)
             opened = await self._gate.settled(session_id, who, "rename")
             return (await self._lifecycle.rename(opened, who.id, title, sent)).header
 
     async def grant(
-        self, session_id: str, who: Principal, principal: str, role: Role | None, *, change_id: str | None = None
+        self,
+        session_id: str,
+        who: Principal,
+        principal: str,
+        role: Role | None,
+        *,
+        expected: int | Seen | None = None,
+        change_id: str | None = None,
     ) -> Header:
         """Give a principal a role on a session, or take it away."""
         with self._gate.asked(who, "grant", session_id):
-            sent = Sent.under(change_id, "grant", (principal, role))
+            sent = Sent.under(change_id, expected, "grant", (principal, role))
             opened = await self._gate.settled(session_id, who, "grant")
             most = self.policy.limits.grants
             return (await self._lifecycle.grant(opened, who.id, principal, role, most, sent)).header
 
     # -- preview, publish --------------------------------------------------------------------------------------------
 
-    async def preview(self, session_id: str, who: Principal, *, seconds: float | None = None) -> Preview:
+    async def preview(
+        self, session_id: str, who: Principal, *, seconds: float | None = None, expected: int | Seen | None = None
+    ) -> Preview:
         """Show what publishing would do, and lock the draft under a seal of exactly that."""
         with self._gate.asked(who, "preview", session_id):
             opened = await self._gate.settled(session_id, who, "preview", load=True)
-            return await self._publishing.preview(opened, who.id, self._lock_length(seconds))
+            return await self._publishing.preview(opened, who.id, self._lock_length(seconds), expected)
 
-    async def unlock(self, session_id: str, who: Principal, *, change_id: str | None = None) -> Header:
+    async def unlock(
+        self, session_id: str, who: Principal, *, expected: int | Seen | None = None, change_id: str | None = None
+    ) -> Header:
         """Make a locked session a draft again; an admin may unlock anybody's."""
         with self._gate.asked(who, "unlock", session_id):
-            sent = Sent.under(change_id, "unlock")
+            sent = Sent.under(change_id, expected, "unlock")
             opened = await self._gate.settled(session_id, who, "unlock")
             return (await self._lifecycle.unlock(opened, who.id, force="admin" in who.roles, sent=sent)).header
 
@@ -500,47 +548,61 @@ class Engine:
 
     # -- keeping and letting go --------------------------------------------------------------------------------------
 
-    async def discard(self, session_id: str, who: Principal, *, change_id: str | None = None) -> Header:
+    async def discard(
+        self, session_id: str, who: Principal, *, expected: int | Seen | None = None, change_id: str | None = None
+    ) -> Header:
         """Throw a session away; within its grace it can be had back."""
         with self._gate.asked(who, "discard", session_id):
-            sent = Sent.under(change_id, "discard")
-            opened = await self._gate.settled(session_id, who, "discard", gone=sent is not None)
+            sent = Sent.under(change_id, expected, "discard")
+            opened = await self._gate.settled(session_id, who, "discard", gone=change_id is not None)
             opened = await self._lifecycle.discard(opened, who.id, self.policy.grace, sent)
             if self.policy.grace <= 0:
                 await self._retaining.purge(opened)
             return opened.header
 
-    async def revive(self, session_id: str, who: Principal, *, change_id: str | None = None) -> Header:
+    async def revive(
+        self, session_id: str, who: Principal, *, expected: int | Seen | None = None, change_id: str | None = None
+    ) -> Header:
         """Take a discarded or expired session back within its grace."""
         with self._gate.asked(who, "revive", session_id):
-            sent = Sent.under(change_id, "revive")
+            sent = Sent.under(change_id, expected, "revive")
             opened = await self._gate.enter(session_id, who, "revive", gone=True)
             return (await self._retaining.revive(opened, who.id, sent)).header
 
-    async def touch(self, session_id: str, who: Principal, *, change_id: str | None = None) -> Header:
+    async def touch(
+        self, session_id: str, who: Principal, *, expected: int | Seen | None = None, change_id: str | None = None
+    ) -> Header:
         """Start a sliding time to live anew."""
         with self._gate.asked(who, "touch", session_id):
-            sent = Sent.under(change_id, "touch")
+            sent = Sent.under(change_id, expected, "touch")
             opened = await self._gate.settled(session_id, who, "touch")
             return (await self._retaining.touch(opened, who.id, sent)).header
 
     async def extend(
-        self, session_id: str, who: Principal, *, seconds: float | None, change_id: str | None = None
+        self,
+        session_id: str,
+        who: Principal,
+        *,
+        seconds: float | None,
+        expected: int | Seen | None = None,
+        change_id: str | None = None,
     ) -> Header:
         """Keep a session for that long from now, None for good."""
         with self._gate.asked(who, "extend", session_id):
-            sent = Sent.under(change_id, "extend", seconds)
+            sent = Sent.under(change_id, expected, "extend", seconds)
             opened = await self._gate.settled(session_id, who, "extend")
             return (await self._retaining.extend(opened, who.id, seconds, sent)).header
 
-    async def suspend(self, session_id: str, who: Principal, *, change_id: str | None = None) -> Header:
+    async def suspend(
+        self, session_id: str, who: Principal, *, expected: int | Seen | None = None, change_id: str | None = None
+    ) -> Header:
         """Set a session to rest until it is next written.
 
         Raises:
             LeaseHeldError: somebody's lease on it is live.
         """
         with self._gate.asked(who, "suspend", session_id):
-            sent = Sent.under(change_id, "suspend")
+            sent = Sent.under(change_id, expected, "suspend")
             opened = await self._gate.settled(session_id, who, "suspend")
             await self._leasing.check_free(opened)
             header = (await self._lifecycle.suspend(opened, who.id, sent)).header

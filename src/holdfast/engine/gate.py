@@ -118,6 +118,12 @@ class Asked:
         """The verb has worked and leaves no entry in a log: note it here."""
         self._version, self._done = version, True
 
+    def begun(self, version: int) -> None:
+        """The verb has begun to work and may go on for hours, or be left by whoever asked: it is noted now, once."""
+        if not self._version:
+            self._version = version
+            self._audit.note(self._who, self._verb, self._session, version)
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:

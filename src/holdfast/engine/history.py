@@ -13,7 +13,6 @@ from holdfast.engine.journal import Journal
 from holdfast.engine.opened import Opened
 from holdfast.errors import NothingToUndoError, VersionNotFoundError
 from holdfast.model.change import Before, Wanted, first_before, invert
-from holdfast.model.cursor import Seen
 from holdfast.model.difference import Difference, differences
 from holdfast.model.entry import Entry
 from holdfast.model.item import Item
@@ -88,16 +87,6 @@ class History:
     async def touched_since(self, opened: Opened, version: int) -> set[str]:
         """Keys of the items that commits after a version have touched."""
         return set(await self._touched_since(opened, version))
-
-    async def has(self, opened: Opened, seen: Seen) -> bool:
-        """Whether a state somebody saw is of this history."""
-        header = opened.header
-        if not 0 < seen.step <= header.step:
-            return False
-        digest = header.digest
-        if seen.step != header.step:
-            digest = (await self._journal.log.at(opened, [seen.step]))[seen.step].digest
-        return digest.startswith(seen.digest)
 
     def check_version(self, opened: Opened, version: int | None) -> None:
         """Raise ``VersionNotFoundError`` unless the session has the version."""

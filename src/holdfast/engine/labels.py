@@ -33,16 +33,18 @@ class Labels:
     def __init__(self, lifecycle: Lifecycle, history: History, clock: Clock, limits: Limits) -> None:
         self._lifecycle, self._history, self._clock, self._limits = lifecycle, history, clock, limits
 
-    async def set(self, opened: Opened, actor: str, name: str, version: int | None, sent: Sent | None = None) -> Label:
+    async def set(self, opened: Opened, actor: str, name: str, version: int | None, sent: Sent) -> Label:
         """Name a version, the newest by default; a name used before moves."""
         if not 1 <= len(name) <= _MOST_NAME or not name.isprintable():
             raise InvalidChangeError(f"a label has 1 to {_MOST_NAME} printable characters")
         if name.isdigit() or (name[:1] in "vV" and name[1:].isdigit()):
             raise InvalidChangeError("a label such as 3 or v3 would read as a version; add a word")
-        self._history.check_version(opened, version)
-        following = await self._lifecycle.step(
-            opened, "label", actor, lambda now: self.turn(now, actor, name, version), notes=True, sent=sent
-        )
+
+        def decide(now: Opened) -> Turn:
+            self._history.check_version(now, version)
+            return self.turn(now, actor, name, version)
+
+        following = await self._lifecycle.step(opened, "label", actor, decide, notes=True, sent=sent)
         return self.get(following, name)
 
     def turn(self, now: Opened, actor: str, name: str, version: int | None = None) -> Turn:

@@ -20,8 +20,10 @@ from holdfast.errors import (
     PublicationPendingError,
     SessionGoneError,
     StoreUnavailableError,
+    VersionConflictError,
 )
 from holdfast.model.access import SYSTEM, Role
+from holdfast.model.cursor import Seen
 from holdfast.model.limits import check_limit
 from holdfast.model.session import GONE, LIFECYCLE, Header, Lock, Status, Tier
 from holdfast.model.text import check_text
@@ -41,18 +43,28 @@ class Turn(msgspec.Struct, frozen=True):
 
 
 class Sent(msgspec.Struct, frozen=True):
-    """What a step was asked under: the change id, and what tells a resend of the request from another one."""
+    """What a step was asked under.
 
-    change: str
-    fingerprint: bytes
+    Attributes:
+        change: the change id; empty where none was named.
+        fingerprint: what tells a resend of the request from another one.
+        expected: the version its author saw, if the step is for no other.
+    """
+
+    change: str = ""
+    fingerprint: bytes = b""
+    expected: int | Seen | None = None
 
     @classmethod
-    def under(cls, change_id: str | None, verb: str, asked: object = None) -> Sent | None:
-        """None without a change id. ``asked`` is what was asked beside the verb."""
+    def under(cls, change_id: str | None, expected: int | Seen | None, verb: str, asked: object = None) -> Sent:
+        """``asked`` is what was asked beside the verb."""
         if change_id is None:
-            return None
+            return cls(expected=expected)
         check_text("a change id", change_id, most=_MOST_NAME)
-        return cls(change_id, fingerprint(verb, asked))
+        return cls(change_id, fingerprint(verb, asked), expected)
+
+
+_UNNAMED = Sent()
 
 
 Decide = Callable[[Opened], "Turn | None"]
@@ -73,7 +85,7 @@ class Lifecycle:
         *,
         notes: bool = False,
         timed: bool = False,
-        sent: Sent | None = None,
+        sent: Sent = _UNNAMED,
     ) -> Opened:
         """Take one step, deciding again if another writer was first.
 
@@ -81,23 +93,25 @@ class Lifecycle:
             decide: what to change, None for nothing; raises where it cannot be.
             notes: whether the step needs the session's notes to decide or to write.
             timed: the step carries out what time has brought about, so it starts from the status as stored.
-            sent: asked under a change id: the same again changes nothing, and answers with the session as it stands.
+            sent: under a change id, the same again changes nothing, and answers with the session as it stands.
         Raises:
             ChangeIdReusedError: something else was asked under that change id before.
+            VersionConflictError: the session is not at the version its author saw.
             NotDraftError, SessionGoneError: the table has no such step from the status the session is in.
         """
         session = opened.header.id
         for _ in range(_MOST_TRIES):
             if notes and not opened.loaded:
                 opened = await self._journal.load(session)
-            told = b"" if sent is None else opened.cipher.request_id(sent.fingerprint)
-            if sent is not None and (first := await self._journal.log.change(opened, sent.change)) is not None:
+            told = opened.cipher.request_id(sent.fingerprint, actor) if sent.change else b""
+            if sent.change and (first := await self._journal.log.change(opened, sent.change)) is not None:
                 if first.header.fingerprint != told:
                     raise ChangeIdReusedError(sent.change)
                 return opened
+            await self.check_seen(opened, sent.expected)
             status = opened.header.status if timed else self.check(opened.header, verb)
             turn = decide(opened)
-            if turn is None and sent is not None:
+            if turn is None and sent.change:
                 turn = Turn(opened.header)  # nothing to do, which is remembered as the answer
             if turn is None or status not in LIFECYCLE[verb]:
                 return opened
@@ -105,7 +119,7 @@ class Lifecycle:
                 replace(turn.header, status=LIFECYCLE[verb][status]),
                 verb,
                 actor,
-                self._chance.token() if sent is None else sent.change,
+                sent.change or self._chance.token(),
                 told,
                 notes=turn.notes,
                 detail=turn.detail,
@@ -127,6 +141,18 @@ class Lifecycle:
                 raise NotDraftError(header.id, status.value, verb)
             raise NotDraftError(header.id, status.value, verb, lock.owner, lock.until)
         return status
+
+    async def check_seen(self, opened: Opened, expected: int | Seen | None) -> None:
+        """Raise ``VersionConflictError`` unless a session is at the version somebody saw."""
+        version = expected.version if isinstance(expected, Seen) else expected
+        if version is not None and version != opened.header.version:
+            raise VersionConflictError(opened.header.id, version, opened.header.version)
+        await self.check_history(opened, expected)
+
+    async def check_history(self, opened: Opened, expected: int | Seen | None) -> None:
+        """Raise unless what somebody saw is of this history, and not of one that a lost disk has replaced."""
+        if isinstance(expected, Seen) and not await self._journal.log.has(opened, expected):
+            raise VersionConflictError(opened.header.id, expected.version, opened.header.version)
 
     async def settle(self, opened: Opened) -> Opened:
         """Take down a lock that has lapsed, so that the log tells of it before anything else happens."""
@@ -153,7 +179,7 @@ class Lifecycle:
         verb = "lock" if opened.header.status is Status.DRAFT else "take-over"
         return await self.step(opened, verb, actor, decide)
 
-    async def unlock(self, opened: Opened, actor: str, *, force: bool, sent: Sent | None = None) -> Opened:
+    async def unlock(self, opened: Opened, actor: str, *, force: bool, sent: Sent) -> Opened:
         """Make a locked session a draft again; ``force`` for somebody else's lock."""
 
         def decide(now: Opened) -> Turn:
@@ -165,7 +191,7 @@ class Lifecycle:
 
         return await self.step(opened, "unlock", actor, decide, sent=sent)
 
-    async def discard(self, opened: Opened, actor: str, grace: float, sent: Sent | None = None) -> Opened:
+    async def discard(self, opened: Opened, actor: str, grace: float, sent: Sent) -> Opened:
         """Throw a session away; for ``grace`` seconds it can be had back."""
 
         def decide(now: Opened) -> Turn:
@@ -174,7 +200,7 @@ class Lifecycle:
 
         return await self.step(opened, "discard", actor, decide, sent=sent)
 
-    async def suspend(self, opened: Opened, actor: str, sent: Sent | None = None) -> Opened:
+    async def suspend(self, opened: Opened, actor: str, sent: Sent) -> Opened:
         """Set a session to rest: whatever is written next wakes it."""
 
         def decide(now: Opened) -> Turn | None:
@@ -184,7 +210,7 @@ class Lifecycle:
 
         return await self.step(opened, "suspend", actor, decide, sent=sent)
 
-    async def rename(self, opened: Opened, actor: str, title: str, sent: Sent | None = None) -> Opened:
+    async def rename(self, opened: Opened, actor: str, title: str, sent: Sent) -> Opened:
         """Give a session another title."""
         check_title(title)
         return await self.step(
@@ -202,7 +228,7 @@ class Lifecycle:
         return Turn(replace(header, lock=None), detail={"reason": "the lock lapsed", "owner": header.lock.owner})
 
     async def grant(
-        self, opened: Opened, actor: str, principal: str, role: Role | None, most: int, sent: Sent | None = None
+        self, opened: Opened, actor: str, principal: str, role: Role | None, most: int, sent: Sent
     ) -> Opened:
         """Give a principal a role on a session, or (None) take it away; ``most`` grants in all."""
         if role is Role.OWNER:

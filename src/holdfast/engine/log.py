@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from holdfast.engine.opened import Opened
 from holdfast.engine.sealing import decode_entry, open_payload
 from holdfast.errors import TamperedError
+from holdfast.model.cursor import Seen
 from holdfast.model.entry import GENESIS, Entry, EntryHeader, SealedEntry, entry_digest
 from holdfast.model.session import SealedHead
 from holdfast.ports.hot import HotStore
@@ -90,6 +91,16 @@ class Log:
         if len(found) < len(wanted):
             raise TamperedError(f"the log of session {opened.header.id}")
         return {step: self._entry(opened, entry) for step, entry in found.items()}
+
+    async def has(self, opened: Opened, seen: Seen) -> bool:
+        """Whether a state somebody saw is of this log, and not of one that a lost disk has replaced."""
+        header = opened.header
+        if not 0 < seen.step <= header.step:
+            return False
+        digest = header.digest
+        if seen.step != header.step:
+            digest = (await self.at(opened, [seen.step]))[seen.step].digest
+        return digest.startswith(seen.digest)
 
     async def change(self, opened: Opened, change: str) -> Entry | None:
         """The entry of a change id, None if there is none."""

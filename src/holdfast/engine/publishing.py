@@ -39,6 +39,7 @@ from holdfast.errors import (
     VerificationFailedError,
 )
 from holdfast.model.access import Principal, may
+from holdfast.model.cursor import Seen
 from holdfast.model.difference import Difference, TextDifference, word_differences
 from holdfast.model.item import Item
 from holdfast.model.session import Header, Lock, Publication, Status
@@ -121,8 +122,9 @@ class Publishing:
         """The sink a session publishes to."""
         return self._sinks(header.kind)
 
-    async def preview(self, opened: Opened, actor: str, seconds: float) -> Preview:
+    async def preview(self, opened: Opened, actor: str, seconds: float, expected: int | Seen | None = None) -> Preview:
         """Check a state, compare it with what is live, and lock it under its seal."""
+        await self._lifecycle.check_seen(opened, expected)
         header, session = opened.header, opened.session
         items = session.by_key
         self._editing.check_items(self._kinds[header.kind], items, frozenset(items))
@@ -131,7 +133,7 @@ class Publishing:
         forecast = await self.sink(header).forecast(header.target, plan.records)
         opened = await self._lifecycle.lock(opened, actor, plan.seal, seconds)
         if opened.header.version != header.version:  # what was looked at is not what is locked: another was first
-            return await self.preview(await self._journal.load(header.id), actor, seconds)
+            return await self.preview(await self._journal.load(header.id), actor, seconds, expected)
         checks = (
             f"every item is a valid {header.kind} item ({len(items)})",
             f"every record has a key of its own ({plan.manifest.count})",

@@ -51,11 +51,11 @@ class Retaining:
         self._journal, self._lifecycle, self._blobs, self._audit = journal, lifecycle, blobs, audit
         self._clock, self._grace = clock, grace
 
-    async def touch(self, opened: Opened, actor: str, sent: Sent | None = None) -> Opened:
+    async def touch(self, opened: Opened, actor: str, sent: Sent) -> Opened:
         """Start a sliding time to live anew; a fixed one is left as it is."""
         return await self._lifecycle.step(opened, "touch", actor, lambda now: self._slid(now.header), sent=sent)
 
-    async def extend(self, opened: Opened, actor: str, seconds: float | None, sent: Sent | None = None) -> Opened:
+    async def extend(self, opened: Opened, actor: str, seconds: float | None, sent: Sent) -> Opened:
         """Keep a session for ``seconds`` from now, or for good.
 
         Raises:
@@ -82,7 +82,7 @@ class Retaining:
 
         return await self._lifecycle.step(opened, "extend", actor, decide, sent=sent)
 
-    async def revive(self, opened: Opened, actor: str, sent: Sent | None = None) -> Opened:
+    async def revive(self, opened: Opened, actor: str, sent: Sent) -> Opened:
         """Take a discarded or expired session back within its grace; its time to live starts anew."""
 
         def decide(now: Opened) -> Turn:

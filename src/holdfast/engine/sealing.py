@@ -104,11 +104,11 @@ class Cipher:
         """The opaque name of an item: stores do not learn what an item is called."""
         return blake2b(key.encode(), key=self._item_key, digest_size=16).digest()
 
-    def request_id(self, fingerprint: bytes) -> bytes:
-        """What is kept of a request to know it again: stored in clear, it tells nobody what was asked, and nothing
-        once the key is destroyed.
+    def request_id(self, fingerprint: bytes, actor: str) -> bytes:
+        """What is kept of an actor's request to know it again: stored in clear, it tells nobody what was asked, and
+        nothing once the key is destroyed.
         """
-        return self.item_id("request " + fingerprint.hex())
+        return self.item_id(f"request {fingerprint.hex()} {actor}")
 
     def root_part(self, item_id: bytes, version: int) -> int:
         """One item's share in the root. XOR of the shares of all items is a keyed set hash, kept sealed in the header.

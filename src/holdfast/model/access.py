@@ -94,14 +94,18 @@ VERBS: Mapping[str, frozenset[Role]] = {
 """Which roles may use a verb on a session."""
 
 SERVICE_VERBS: Mapping[str, frozenset[str]] = {
-    "sweep": frozenset({"admin"}),
+    "sweep": frozenset({"operator"}),
     "verify": frozenset({"admin", "auditor"}),
-    "rotate-keys": frozenset({"admin"}),
+    "rotate-keys": frozenset({"operator"}),
+    "metrics": frozenset({"operator"}),
     "revoke": frozenset({"admin"}),
     "revocations": frozenset({"admin"}),
 }
-"""Verbs on the whole service, and the service roles that may use them. Of ``revoke`` and ``revocations`` everybody may
-what concerns himself."""
+"""Verbs on more than a session, and the service roles that may use them: an operator's reach every tenant, the others
+the principal's own. Of ``revoke`` and ``revocations`` everybody may what concerns himself.
+"""
+
+SERVICE_ROLES = frozenset({"admin", "auditor", "operator"})
 
 _AUDITOR = frozenset({"header", "audit", "receipts"})
 

@@ -13,8 +13,6 @@ from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Match
-from starlette.types import ASGIApp
 
 from holdfast.compose import kinds, open_engine
 from holdfast.errors import HoldfastError, InvalidRequestError, RouteNotFoundError
@@ -25,6 +23,7 @@ from holdfast.service.edge import Edge
 from holdfast.service.logs import Logs
 from holdfast.service.meters import Meters
 from holdfast.service.rates import Rates
+from holdfast.service.router import Router
 from holdfast.service.routes import (
     administration,
     feed,
@@ -50,11 +49,19 @@ _ABOUT = """Working sessions: drafts that people and agents edit, preview, lock,
 
 Every request names who asks (`Authorization: Bearer`). A write names the state its author saw (`If-Match`) and, so
 that it can be sent again without a second effect, a change id (`Idempotency-Key`). Errors are RFC 9457 problems with a
-stable `code`. A lost connection means *unknown*: send the same request again under the same change id."""
+stable `code`. A lost connection means *unknown*: send the same request again under the same change id.
+
+`HEAD` is answered wherever `GET` is. A body on a route that takes none is refused."""
+
+
+_ITSELF = {"openapi": "3.1.0", "info": {"title": "Holdfast", "version": "0.1.0"}, "paths": {}}
 
 
 def create_app(settings: Settings, **engine: Any) -> FastAPI:
-    """The application; its lifespan opens the engine that settings describe.
+    """The routes; their lifespan opens the engine that settings describe.
+
+    What is served is ``application``: without the edge there are no bounds on bodies, no request ids, no security
+    headers and no guard of local mode.
 
     Args:
         engine: more for ``open_engine``: a clock, chance, or something around the stores.
@@ -70,7 +77,7 @@ def create_app(settings: Settings, **engine: Any) -> FastAPI:
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         observers = Observers(service.logs, meters)
         async with open_engine(settings, sweeping=True, observer=observers, **engine) as opened:
-            asked = authenticator(settings, opened)
+            asked = authenticator(settings, opened, observer=observers)
             await asked.open()
             meters.attach(opened)
             service.open(opened, asked)
@@ -84,7 +91,6 @@ def create_app(settings: Settings, **engine: Any) -> FastAPI:
         title="Holdfast",
         version=problems.version(),
         description=_ABOUT,
-        lifespan=lifespan,
         openapi_url=None,
         docs_url=None,
         redoc_url=None,
@@ -95,6 +101,7 @@ def create_app(settings: Settings, **engine: Any) -> FastAPI:
             HTTPException: _unknown,
         },
     )
+    app.router = Router(lifespan=lifespan)
     app.state.service = service
     declared = [module.routes for module in GROUPS] + [operations.routes_of(kinds().values()), _document(app)]
     for routes in declared:
@@ -104,16 +111,39 @@ def create_app(settings: Settings, **engine: Any) -> FastAPI:
     return app
 
 
-def application(settings: Settings, **engine: Any) -> ASGIApp:
-    """The application within its edge: what a server runs."""
-    app = create_app(settings, **engine)
-    return Edge(app, app.state.service)
+class Application(Edge):
+    """The routes within their edge, as any ASGI server may run them; made by ``application``.
+
+    Attributes:
+        routes: the FastAPI application; nobody serves it as it is.
+        service: what the routes share, ``service.stopping`` among it.
+    """
+
+    def __init__(self, routes: FastAPI) -> None:
+        self.routes = routes
+        self.service: Service = routes.state.service
+        super().__init__(routes, self.service)
+
+    def lifespan(self) -> contextlib.AbstractAsyncContextManager[object]:
+        """What a server that speaks ASGI's lifespan protocol enters by itself: the engine is open within it."""
+        return self.routes.router.lifespan_context(self.routes)
+
+
+def application(settings: Settings, **engine: Any) -> Application:
+    """What a server runs: ``holdfast serve``, or another one that somebody embeds it in.
+
+    It writes lines of its own and counts in either; what libraries log becomes such lines under ``holdfast serve``
+    alone, as elsewhere that is the host's business.
+
+    Args and Raises: as ``create_app``.
+    """
+    return Application(create_app(settings, **engine))
 
 
 def _document(app: FastAPI) -> Routes:
     routes = Routes("health", prefix="")
 
-    @routes("GET", "/openapi.json", "whoami", answers={"type": "object"}, errors=EVERY)
+    @routes("GET", "/openapi.json", "whoami", answers={"type": "object"}, shows=_ITSELF, errors=EVERY)
     async def openapi(who: Who) -> Response:
         """This document."""
         return answers.answer(app.openapi())
@@ -128,6 +158,8 @@ def _described(app: FastAPI, declared: list[Routes]) -> dict[str, Any]:
             title=app.title, version=app.version, description=app.description, routes=app.routes, servers=[{"url": "/"}]
         )
         routing.mend(document)
+        for routes in declared:
+            routing.show(document, routes.shown)
         types = set().union(*(routes.types for routes in declared))
         schemas = routing.components(types) | {"Problem": dict(problems.SCHEMA)}
         document["components"] = {
@@ -151,15 +183,9 @@ async def _misread(request: Request, error: Exception) -> Response:
 
 
 async def _unknown(request: Request, error: Exception) -> Response:
-    status = 405 if isinstance(error, HTTPException) and error.status_code == 405 else 404
+    allowed = (error.headers or {}).get("Allow") if isinstance(error, HTTPException) else None
     unknown = RouteNotFoundError(request.method, request.url.path)
-    response = problems.problem(unknown, request.scope.get("holdfast.request"), status=status)
-    if status == 405:
-        response.headers["allow"] = ", ".join(sorted(_methods(request)))
+    response = problems.problem(unknown, request.scope.get("holdfast.request"), status=404 if allowed is None else 405)
+    if allowed is not None:
+        response.headers["allow"] = allowed
     return response
-
-
-def _methods(request: Request) -> set[str]:
-    """The methods of an address; its methods are routes of their own, and the router names those of the first alone."""
-    found = (route for route in request.app.routes if route.matches(request.scope)[0] is not Match.NONE)
-    return {method for route in found for method in route.methods or ()}

@@ -19,13 +19,17 @@ import msgspec
 from starlette.requests import Request
 
 from holdfast.errors import InvalidRequestError, LimitExceededError, MediaTypeError, RequestTooLargeError
+from holdfast.model.limits import Limits
 
 T = TypeVar("T")
 
 JSON = "application/json"
 
-DEPTH = 80
-"""Levels of a JSON body: those an item may have by default, and some for what stands around it."""
+AROUND = 16
+"""Levels of a JSON body that may stand around the body of an item."""
+
+DEPTH = Limits().depth + AROUND
+"""Levels of a JSON body under the default settings."""
 
 ROOM = 15_000_000
 """Bytes a body of the default size may take once decoded, about."""
@@ -160,7 +164,12 @@ async def take(
         raise InvalidRequestError("there is no body; a JSON document is wanted")
     if not told:
         media(request, allowed)
-    return decode(data, type, depth=depth, room=max(ROOM, most * 3 // 2))
+    return decode(data, type, depth=depth, room=room_of(most))
+
+
+def room_of(most: int) -> int:
+    """Bytes that a body of at most ``most`` bytes may take once decoded."""
+    return max(ROOM, most * 3 // 2)
 
 
 def _is_known(kind: str, parameter: str) -> bool:
@@ -285,35 +294,6 @@ def _check_number(number: bytes) -> None:
             raise InvalidRequestError("an integer beyond 64 bits is not kept by every reader of JSON")
     elif math.isinf(float(number)):
         raise InvalidRequestError("a number beyond 1.8e308 is not kept by every reader of JSON")
-
-
-def _check_names(data: bytes, depth: int, values: int) -> None:
-    """Raise for a name twice in one object, and for too many values or too deep, in JSON that is well-formed.
-
-    A value follows each comma and each opening bracket but that of an empty container; one stands at the top.
-    """
-    opened: list[tuple[set[bytes] | None, bytes | None]] = []
-    names: set[bytes] | None = None
-    name: bytes | None = None
-    count = 1
-    for found in _TOKEN.finditer(data):
-        first = data[found.start()]
-        if first == 0x2C:  # ,
-            count += 1
-        elif first == 0x22:  # "
-            if names is not None:
-                name = found[0] if found[0].isalnum() else b""
-        elif first == 0x7D or first == 0x5D:  # } ]
-            names, name = opened.pop()
-        elif first != 0x3A:
-            if len(opened) >= depth:
-                raise LimitExceededError("JSON depth", depth + 1, depth)
-            if found.end() - found.start() == 1:
-                opened.append((names, name))
-                names, name = (set() if first == 0x7B else None), None
-                count += 1
-        if count > values:
-            raise LimitExceededError("JSON values in a body", count, values)
 
 
 def _twice(name: str) -> InvalidRequestError:

@@ -7,8 +7,7 @@ every lifecycle step has another one.
 from __future__ import annotations
 
 import re
-from datetime import datetime
-from email.utils import format_datetime
+from datetime import UTC, datetime
 
 from holdfast.engine.editing import Committed
 from holdfast.errors import InvalidRequestError
@@ -16,6 +15,8 @@ from holdfast.model.cursor import Seen
 from holdfast.model.session import Header
 
 _DIGEST_BYTES = 8
+_DAYS = ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _TAG = re.compile(r'(?:W/)?"([0-9]{1,15})(?:\.([0-9]{1,15})-([0-9a-f]{16}))?"')
 
 NAMES_STATE = r'^(W/)?"[0-9]{1,15}(\.[0-9]{1,15}-[0-9a-f]{16})?"$'
@@ -65,8 +66,11 @@ def preference(prefer: str | None) -> str | None:
 
 
 def http_date(at: datetime) -> str:
-    """A time as HTTP writes it."""
-    return format_datetime(at.replace(microsecond=0), usegmt=True)
+    """A time as HTTP writes it (RFC 9110, 5.6.7). The standard library's way took a twentieth of a read."""
+    if at.tzinfo is not UTC:
+        at = at.astimezone(UTC)
+    clock = f"{at.hour:02}:{at.minute:02}:{at.second:02}"
+    return f"{_DAYS[at.weekday()]}, {at.day:02} {_MONTHS[at.month - 1]} {at.year:04} {clock} GMT"
 
 
 def change_id(idempotency_key: str | None) -> str | None:

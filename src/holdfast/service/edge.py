@@ -48,12 +48,13 @@ SECURITY: tuple[tuple[bytes, bytes], ...] = (
 _TRANSPORT = (b"strict-transport-security", b"max-age=31536000")
 _CLOSE = (b"connection", b"close")
 _NAMES = frozenset(name for name, _ in SECURITY)
-_READ = frozenset({b"host", b"origin", b"x-request-id", b"content-length", b"content-type"})
+_READ = frozenset({b"host", b"origin", b"x-request-id", b"content-length", b"content-type", b"transfer-encoding"})
 _ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
 _MULTIPART = b"multipart/form-data"
 _FEED = b"text/event-stream"
 _MULTIPART_MORE = 1_000_000  # bytes: what stands around the source in an upload
+_UNREAD = 65_536  # bytes of a body that nobody wanted, and that are read past
 _LIVE = "/health/live"
 _MOST_HOSTS = 100
 
@@ -81,6 +82,8 @@ class Shared(Protocol):
 
 class Edge:
     """Request ids, security headers, CORS, the bound on bodies, the last word on errors, and the time it all took.
+
+    HEAD is answered as GET is, without the body (RFC 9110, 9.3.2); no route needs to know of it.
 
     Args:
         logs: where the lines go; by default those of the service.
@@ -110,11 +113,11 @@ class Edge:
         try:
             refusal = exchange.refusal()
             if refusal is None:
-                await self.app(scope, exchange.receive, exchange.send)
+                await self.app(exchange.scope, exchange.receive, exchange.send)
                 if exchange.status == 0 and not await exchange.stand_by():
                     failed = RuntimeError("the application gave no answer")
             else:
-                await refusal(scope, receive, exchange.send)
+                await refusal(exchange.scope, receive, exchange.send)
         except ClientDisconnect:
             pass
         except Exception as error:
@@ -152,18 +155,22 @@ class _Exchange:
         "_given",
         "_held",
         "_is_feed",
+        "_is_head",
+        "_is_whole",
         "_receive",
-        "_scope",
         "_send",
         "_since",
         "_taken",
         "id",
+        "scope",
         "status",
     )
 
     def __init__(self, edge: Edge, scope: Scope, receive: Receive, send: Send) -> None:
         self._since = perf_counter()
-        self._edge, self._scope, self._receive, self._send = edge, scope, receive, send
+        self._edge, self._receive, self._send = edge, receive, send
+        self._is_head = scope["method"] == "HEAD"
+        self.scope = scope = {**scope, "method": "GET"} if self._is_head else scope
         self._given = given = {name: value for name, value in scope["headers"] if name in _READ}
         wished = given.get(b"x-request-id")
         if wished is not None and _ID.fullmatch(wished) is not None:
@@ -172,28 +179,35 @@ class _Exchange:
             self.id = f"{edge.prefix}-{next(edge.numbers)}"
         scope[REQUEST_ID] = self.id
         self.status = self._taken = 0
-        self._closed = self._is_feed = False
+        self._closed = self._is_feed = self._is_whole = False
         self._held: list[Message] = []
 
     def end(self) -> None:
         """Write down what has come of it."""
         edge, seconds = self._edge, perf_counter() - self._since
-        route, method = template(self._scope), self._scope["method"]
+        route, method = template(self.scope), self._method
         if not self._is_feed:
             edge.meters.request(route, method, self.status, seconds)
         if self.status >= 500 or edge.logs.debugging:
             edge.logs.request(route, method, self.status, seconds)
 
+    @property
+    def _method(self) -> str:
+        return "HEAD" if self._is_head else str(self.scope["method"])
+
     # -- what comes in -------------------------------------------------------------------------------------------------
 
     async def receive(self) -> Message:
+        if self._closed and self._is_head:
+            return {"type": "http.disconnect"}  # to a feed that would go on
         message = await self._receive()
         if message["type"] == "http.request":
             self._taken += len(message.get("body", b""))
+            self._is_whole = not message.get("more_body", False)
             if self._taken > self._edge.least_bytes and self._taken > self._most:
                 error = RequestTooLargeError("body", self._most)
                 if self.status == 0:  # answered here, whatever the route makes of the error
-                    await self._refused(error)(self._scope, self._receive, self.last)
+                    await self._refused(error)(self.scope, self._receive, self.last)
                 raise error
         return message
 
@@ -205,7 +219,7 @@ class _Exchange:
 
     def refusal(self) -> Response | None:
         """The answer to a request that no route is to see."""
-        edge, given, scope = self._edge, self._given, self._scope
+        edge, given, scope = self._edge, self._given, self.scope
         if not edge.answers_to(given.get(b"host", b"")):
             said = "a local service answers only under a loopback name, such as localhost"
             return self._refused(InvalidRequestError(said, "Host"))
@@ -226,23 +240,30 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if self._closed:
             return
-        if self.status == 0:
-            # An answer of 500 is held back until the application has ended without an error: Starlette answers one
-            # that nobody has foreseen in its own words, and raises it then.
-            if self._held or message.get("status") == 500:
-                self._held.append(message)
-                return
-            self._begin(message)
-        await self._send(message)
+        # An answer of 500 is held back until the application has ended without an error: Starlette answers one that
+        # nobody has foreseen in its own words, and raises it then.
+        if self.status == 0 and (self._held or message.get("status") == 500):
+            self._held.append(message)
+            return
+        await self._pass_on(message)
         if message["type"] == "http.response.body" and not message.get("more_body", False):
             self._closed = True
 
     async def last(self, message: Message) -> None:
         """Send a part of an answer after which there is no other."""
-        if self.status == 0:
-            self._begin(message)
-        await self._send(message)
+        await self._pass_on(message)
         self._closed = True
+
+    async def _pass_on(self, message: Message) -> None:
+        """Send a part of an answer; of one to HEAD the headers alone, and that is its end."""
+        is_start = self.status == 0
+        if is_start:
+            self._begin(message)
+        if is_start or not self._is_head:
+            await self._send(message)
+        if is_start and self._is_head:
+            await self._send({"type": "http.response.body", "body": b"", "more_body": False})
+            self._closed = True
 
     async def stand_by(self) -> bool:
         """Send the answer that was held back; whether there is one."""
@@ -264,7 +285,9 @@ class _Exchange:
         else:
             headers += [field for field in SECURITY if field[0] not in names]
         headers.append((b"x-request-id", self.id.encode()))
-        if self._scope.get("scheme") == "https":
+        if not self._is_whole and self._is_long and b"connection" not in names:
+            headers.append(_CLOSE)
+        if self.scope.get("scheme") == "https":
             headers.append(_TRANSPORT)
         if edge.origins:
             headers.append((b"vary", b"Origin"))
@@ -273,8 +296,16 @@ class _Exchange:
                 headers += ((b"access-control-allow-origin", origin), (b"access-control-expose-headers", _SHOWN))
         if names.get(b"content-type", b"").startswith(_FEED):  # it lasts as long as its reader likes
             self._is_feed = True
-            edge.meters.request(template(self._scope), self._scope["method"], self.status, perf_counter() - self._since)
+            edge.meters.request(template(self.scope), self._method, self.status, perf_counter() - self._since)
         return headers
+
+    @property
+    def _is_long(self) -> bool:
+        """Whether a body comes, or may come, that is not to be read past for the sake of the connection."""
+        length = self._given.get(b"content-length")
+        return b"transfer-encoding" in self._given or (
+            length is not None and len(length) > 4 and _LENGTH.fullmatch(length) is not None and int(length) > _UNREAD
+        )
 
     def _refused(self, error: HoldfastError) -> Response:
         """The answer to a request whose body nobody reads: the connection ends with it."""
@@ -294,9 +325,9 @@ class _Exchange:
         except Exception:  # an error of ours that cannot be told
             answer, ours = problem(ServiceError("The service failed unexpectedly."), self.id), False
         if not ours:
-            self._edge.logs.crashed(error, method=self._scope["method"], route=template(self._scope))
+            self._edge.logs.crashed(error, method=self._method, route=template(self.scope))
         if self.status == 0:
-            await answer(self._scope, self._receive, self.last)
+            await answer(self.scope, self._receive, self.last)
         elif not self._closed:
             return ServiceError("The answer was cut off.", self.id)
         return None

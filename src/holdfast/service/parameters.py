@@ -21,6 +21,15 @@ IfMatch = Annotated[
         json_schema_extra={"pattern": NAMES_STATE, "examples": ['"7.9-0123456789abcdef"', '"7"']},
     ),
 ]
+StillAt = Annotated[
+    str | None,
+    Header(
+        alias="If-Match",
+        description="Only if the session is still at the version you saw: the `ETag` of an answer, or a bare version in"
+        " quotes. Else it is refused with 412; steps of its life are no new version.",
+        json_schema_extra={"pattern": NAMES_STATE, "examples": ['"7.9-0123456789abcdef"', '"7"']},
+    ),
+]
 IfNoneMatch = Annotated[
     str | None,
     Header(
@@ -47,6 +56,13 @@ Prefer = Annotated[
 ]
 Rebase = Annotated[
     bool, Query(description="Land on a newer version too, if nothing you read or wrote has changed since.")
+]
+Operation = Annotated[
+    str,
+    Query(
+        description="What history and feed call the edit: a lower-case word that no verb and no event has.",
+        json_schema_extra={"pattern": r"^[a-z][a-z0-9-]{0,63}$"},
+    ),
 ]
 Group = Annotated[str | None, Query(description="Commits that share a group undo as one.", max_length=200)]
 Fence = Annotated[int | None, Query(description="The number of the lease you hold.", ge=0, le=2**63 - 1)]

@@ -16,6 +16,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import request_response
 
+from holdfast.errors import InvalidRequestError
+
+_SAYS_BODY = frozenset({b"content-length", b"transfer-encoding"})
+
 
 class Read(NamedTuple):
     """How one parameter is read: the argument it becomes, its name in the request, and what makes a value of it."""
@@ -39,6 +43,7 @@ class Route(APIRoute):
         if told.body_params or told.cookie_params or len(told.dependencies) > 1:
             raise TypeError(f"{self.path}: a route reads its own body, and depends on the principal alone")
         endpoint, request_name = self.endpoint, told.request_param_name
+        takes_body = "requestBody" in (self.openapi_extra or {})
         who = told.dependencies[0] if told.dependencies else None
         if who is not None and (who.dependencies or who.call is None or who.request_param_name != "request"):
             raise TypeError(f"{self.path}: its one dependency takes the request alone")
@@ -57,6 +62,8 @@ class Route(APIRoute):
                 given[request_name] = request
             if who is not None:
                 given[who.name or ""] = await who.call(request)  # type: ignore[misc]
+            if not takes_body:
+                _refuse_body(request)
             if path:
                 _take(path, request.scope["path_params"], given)
             if query and (request.scope["query_string"] or any(one.required for one in query)):
@@ -67,6 +74,13 @@ class Route(APIRoute):
             return response
 
         return handle
+
+
+def _refuse_body(request: Request) -> None:
+    """Raise for a body where none is taken: whoever sends one means something by it."""
+    for name, value in request.scope["headers"]:
+        if name in _SAYS_BODY and value != b"0":
+            raise InvalidRequestError("this route takes no body", "body")
 
 
 def _read(field: Any, where: str) -> Read:

@@ -6,14 +6,17 @@ the document and refuses one that does not.
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
 from fastapi import APIRouter
 from starlette.responses import Response
 
 from holdfast.service import problems
+from holdfast.service.examples import example_of
 from holdfast.service.route import Route
 from holdfast.wire.forms import form_of
 
@@ -97,12 +100,23 @@ _FAILURE_HEADERS: Mapping[int, Mapping[str, str]] = {
 }
 
 
+class Shown(NamedTuple):
+    """The examples of a route: of each media type it takes, and of its answer under its status and media type."""
+
+    path: str
+    method: str
+    bodies: Mapping[str, Any]
+    status: str
+    answers: Mapping[str, Any]
+
+
 class Routes:
-    """A group of routes under one tag, and the types their bodies are made of."""
+    """A group of routes under one tag, the types their bodies are made of, and what these look like."""
 
     def __init__(self, tag: str, prefix: str = "/v1") -> None:
         self.router = APIRouter(prefix=prefix, tags=[tag], route_class=Route)
         self.types: set[Any] = set()
+        self.shown: list[Shown] = []
 
     def __call__(
         self,
@@ -111,6 +125,7 @@ class Routes:
         verb: str,
         *,
         answers: Any = None,
+        shows: Any = None,
         status: int = 200,
         takes: Any = None,
         example: Any = None,
@@ -122,33 +137,38 @@ class Routes:
         state: bool = False,
         writes: bool = False,
         links: Mapping[str, Any] | None = None,
+        summary: str = "",
     ) -> Callable[[Handler], Handler]:
         """Declare a route.
 
         Args:
             verb: what the principal must be allowed; ``open`` for anybody.
             answers: the type of the answer; ``list[T]`` for a list. None: there is no body.
+            shows: an example of the answer, where it is not of a type that has one.
             takes: the type of the JSON body, with an ``example``; ``optional``: it may be left out.
-            media: bodies of other media types: the OpenAPI media object of each.
+            media: bodies of other media types: the OpenAPI media object of each, with an example.
             errors: the codes it can fail with.
             also: other statuses it can have, with what they mean, such as 304.
             state: its answer carries the tag of a session's state; ``writes``: and how durable it is.
             links: OpenAPI links from its answer to what may follow it, by operation id, beside those of ``link``.
+            summary: what it does in a few words, if not the beginning of its docstring.
         """
         headers = {**(_STATE_HEADERS if state else {}), **(_WRITE_HEADERS if writes else {})}
         if status == 201:
             headers |= _MADE_HEADERS
+        answered: dict[str, Any] = {}
         documented: dict[int | str, dict[str, Any]] = {status: {"description": "Done.", "headers": dict(headers)}}
         if answers is not None:
-            documented[status]["content"] = {content: {"schema": self._schema(answers)}}
+            schema = self._schema(answers)
+            answered = {content: example_of(schema) if shows is None else shows}
+            documented[status]["content"] = {content: {"schema": schema}}
         if links is not None:
             documented[status]["links"] = {name: {"operationId": name, **said} for name, said in links.items()}
         for other, meaning in (also or {}).items():
             documented[other] = {"description": meaning, "headers": dict(headers)}
         bodies = dict(media or {})
         if takes is not None:
-            shown = {} if example is None else {"example": example}
-            bodies = {"application/json": {"schema": self._schema(takes), **shown}, **bodies}
+            bodies = {"application/json": {"schema": self._schema(takes), "example": example}, **bodies}
         documented |= failures((*errors, *(BODY if bodies else ())))
         extra: dict[str, Any] = {"x-holdfast-verb": verb}
         if verb != OPEN:
@@ -157,6 +177,7 @@ class Routes:
             extra["requestBody"] = {"required": not optional, "content": bodies}
 
         def declare(handler: Handler) -> Handler:
+            described = inspect.cleandoc(handler.__doc__ or "").replace("``", "`")
             self.router.add_api_route(
                 path,
                 handler,
@@ -167,8 +188,12 @@ class Routes:
                 response_class=Response,
                 openapi_extra=extra,
                 operation_id=handler.__name__.rstrip("_"),
-                description=(handler.__doc__ or "").replace("``", "`"),
+                summary=summary or _beginning(described),
+                description=described,
             )
+            taken = {one: said["example"] for one, said in bodies.items()}
+            made: Any = self.router.routes[-1]
+            self.shown.append(Shown(made.path_format, method.lower(), taken, str(status), answered))
             return handler
 
         return declare
@@ -188,6 +213,21 @@ class Routes:
 def named(name: str) -> str:
     """The name a type has in OpenAPI."""
     return _NAMED.get(name) or name.removesuffix("Form") or name
+
+
+def _beginning(described: str) -> str:
+    """The beginning of a description, up to the first stop of any kind."""
+    return re.split(r"[.:;](?:\s|$)", described, maxsplit=1)[0]
+
+
+def show(document: dict[str, Any], shown: Iterable[Shown]) -> None:
+    """Put the examples in. FastAPI would take out of them what is null, and null says something."""
+    for one in shown:
+        operation = document["paths"][one.path][one.method]
+        for media, example in one.bodies.items():
+            operation["requestBody"]["content"][media]["example"] = example
+        for media, example in one.answers.items():
+            operation["responses"][one.status]["content"][media]["example"] = example
 
 
 def mend(document: dict[str, Any]) -> None:

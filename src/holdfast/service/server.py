@@ -22,11 +22,9 @@ from starlette.types import ASGIApp
 from uvicorn.server import ServerState
 
 from holdfast.errors import ConfigurationError, ServiceError
-from holdfast.service.app import create_app
+from holdfast.service.app import application
 from holdfast.service.auth.local import check_loopback
-from holdfast.service.edge import Edge
 from holdfast.service.protocol import SPARE, Guarded, protocol
-from holdfast.service.service import Service as Shared
 from holdfast.settings import Settings
 from holdfast.settings.sections import Service
 
@@ -70,18 +68,19 @@ async def serve(settings: Settings, *, ready: Callable[[Address], None]) -> None
     """
     with contextlib.closing(await listen(settings)) as listener:
         bounds = msgspec.structs.replace(settings.service, connections=room_for(settings.service.connections))
-        app = create_app(settings)
-        service: Shared = app.state.service
-        lifespan = app.router.lifespan_context(app)
-        edge = Edge(app, service, service.logs)
+        app = application(settings)
+        logs, meters, stopping = app.service.logs, app.service.meters, app.service.stopping
 
         def up(address: Address) -> None:
-            service.logs.event("service_started", address=address.url)
+            logs.event("service_started", address=address.url)
             ready(address)
 
-        with service.logs.adopting():
-            await run(edge, lifespan, bounds, listener, stopping=service.stopping, ready=up)
-        service.logs.event("service_stopped")
+        def ending() -> None:
+            logs.event("service_stopping", streams=meters.streams)
+
+        with logs.adopting():
+            await run(app, app.lifespan(), bounds, listener, stopping=stopping, ready=up, ending=ending)
+        logs.event("service_stopped")
 
 
 async def listen(settings: Settings) -> socket.socket:
@@ -146,6 +145,7 @@ async def run(
     *,
     stopping: asyncio.Event,
     ready: Callable[[Address], None],
+    ending: Callable[[], None] = lambda: None,
     connection: Callable[..., asyncio.Protocol] | None = None,
 ) -> None:
     """Run an application on a listening socket until ``stopping`` is set, by a signal or otherwise.
@@ -155,6 +155,7 @@ async def run(
 
     Args:
         lifespan: open while requests are served; the application is not asked for one.
+        ending: called once, when it is told to stop; streams are still open.
         connection: what makes a connection, in place of ``protocol.Guarded``.
     Raises:
         ServiceError: the lifespan did not end in time. And whatever the lifespan raises.
@@ -186,6 +187,7 @@ async def run(
                     ready(Address(host, port))
                 await stopping.wait()
                 told = loop.time()
+                ending()
                 server.close()
                 await _quiet(state, bounds.stop_seconds)
             finally:

@@ -24,7 +24,7 @@ from holdfast.settings.sections import Auth, Service
 from holdfast.settings.sorts import SORTS
 
 PREFIX = "HOLDFAST_"
-OTHER_VARIABLES = frozenset({"CONFIG", "DEBUG"})
+OTHER_VARIABLES = frozenset({"CONFIG", "DEBUG", "URL", "TOKEN"})
 """Variables that are read elsewhere and are no settings; those beginning with ``HOLDFAST_TEST_`` are the tests'."""
 
 MASK = "***"
@@ -227,7 +227,7 @@ SETTINGS = (
     Setting("auth.leeway", "time0", "By how much clocks may differ."),
     Setting("auth.lifetime", "time", "How long a token may be valid at most, from `iat` to `exp`."),
     Setting("auth.tenant_claim", "text", "The claim that names the tenant; without it, the tenant is `default`."),
-    Setting("auth.roles_claim", "text", "The claim that lists service roles: `admin`, `auditor`."),
+    Setting("auth.roles_claim", "text", "The claim that lists service roles: `admin`, `auditor`, `operator`."),
 )
 """Every setting there is; the page docs/settings.md is made from this."""
 

@@ -31,7 +31,7 @@ _FAILURE_HEADERS = {"allow", "holdfast-version", "retry-after", "www-authenticat
 ADDRESS = "http://127.0.0.1:8420"
 
 ANA, BEN, EVE = Principal("ana"), Principal("ben"), Principal("eve", "other")
-ADMIN = Principal("ada", roles=frozenset({"admin"}))
+ADMIN = Principal("ada", roles=frozenset({"admin", "operator"}))
 AUDITOR = Principal("otto", roles=frozenset({"auditor"}))
 
 CHUNKS: Mapping[str, Any] = {

@@ -468,7 +468,7 @@ class Machine(RuleBasedStateMachine):
 
 
 def _as(who: str) -> Principal:
-    return Principal(who, roles=frozenset({"admin"}) if who == ADMIN else frozenset())
+    return Principal(who, roles=frozenset({"admin", "operator"}) if who == ADMIN else frozenset())
 
 
 def play(machine: type[Machine], steps: int, *, number: int | None = None, shrink: bool = True) -> Counter[str]:

@@ -170,7 +170,7 @@ async def test_who_has_the_token_is_the_user_and_admin_of_the_local_tenant(tmp_p
     verifier = LocalAuthenticator(tmp_path)
     await verifier.open()
     caller = await verifier.authenticate(f"Bearer {local_token(tmp_path)}")
-    assert caller.principal == Principal(system_user(), "local", frozenset({"admin"}))
+    assert caller.principal == Principal(system_user(), "local", frozenset({"admin", "operator"}))
     assert (caller.token, caller.expires) == ("", None)
     assert verifier.stands(caller)
     await verifier.close()

@@ -22,7 +22,7 @@ from holdfast.settings import Settings
 
 ANA = Principal(id="ana", tenant="demo")
 BEN = Principal(id="ben", tenant="demo")
-ADMIN = Principal(id="ana", tenant="demo", roles=frozenset({"admin"}))
+ADMIN = Principal(id="ana", tenant="demo", roles=frozenset({"admin", "operator"}))
 
 CHUNKS_WANTED = 8
 """Chunks that the steps need; a shorter document gets some more written to it."""

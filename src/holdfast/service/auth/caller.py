@@ -15,6 +15,7 @@ MOST_TOKEN = 8_192
 
 # All a stranger is ever told. Which part of a token is wrong is nothing he should learn by trying.
 NONE_SENT = "Send a bearer token."
+ONE_WANTED = "Send one Authorization header."
 NOT_VALID = "The token is not valid."
 EXPIRED = "The token has expired."
 REVOKED = "The token was revoked."
@@ -52,6 +53,13 @@ class Authenticator(Protocol):
     @abstractmethod
     def stands(self, caller: Caller) -> bool:
         """Whether a caller's token has neither expired nor been revoked since; cheap enough to ask at every turn."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a right token would be believed; False as long as an issuer's keys were never had, or not for so
+        long that they do not hold.
+        """
+        return True
 
     @abstractmethod
     async def open(self) -> None:

@@ -9,11 +9,10 @@ import json
 from typing import Any
 
 from holdfast.errors import HoldfastError, UnauthenticatedError
-from holdfast.model.access import MOST_ID, SYSTEM, Principal
+from holdfast.model.access import MOST_ID, SERVICE_ROLES, SYSTEM, Principal
 from holdfast.service.auth.caller import EXPIRED, NOT_VALID, Caller
 from holdfast.settings.sections import Auth
 
-SERVICE_ROLES = frozenset({"admin", "auditor"})
 DEFAULT_TENANT = "default"
 
 _LATEST = 2.0**40

@@ -57,6 +57,11 @@ class KeySource(Protocol):
 
     generation: int
 
+    @property
+    def known(self) -> bool:
+        """Whether the source has said which keys there are, and that holds."""
+        return True
+
     @abstractmethod
     async def find(self, kid: str | None) -> Key | None:
         """The key of an id, None if there is none; without an id the only one.
@@ -132,6 +137,10 @@ class PublishedKeys(KeySource):
     def age(self) -> float:
         """Seconds since the source answered last; infinite if it never has."""
         return self._steady() - self._fetched
+
+    @property
+    def known(self) -> bool:
+        return self._raw is not None
 
     async def find(self, kid: str | None) -> Key | None:
         key = self._pick(kid)

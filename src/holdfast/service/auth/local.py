@@ -29,14 +29,15 @@ _HOST = re.compile(r"(?:\[([0-9a-fA-F:]+)\]|([A-Za-z0-9.]+))(?::[0-9]{1,5})?")
 
 
 class LocalAuthenticator(Authenticator):
-    """Knows the one token of a home. Who has it is the operating-system user, and admin of the tenant ``local``.
+    """Knows the one token of a home. Who has it is the operating-system user, admin of the tenant ``local``
+    and operator.
 
     To take it back, delete the file and start the service again.
     """
 
     def __init__(self, home: Path) -> None:
         self._home, self._token = home, b""
-        self._caller = Caller(Principal(system_user(), LOCAL_TENANT, frozenset({"admin"})))
+        self._caller = Caller(Principal(system_user(), LOCAL_TENANT, frozenset({"admin", "operator"})))
 
     async def open(self) -> None:
         self._token = local_token(self._home).encode()

@@ -91,6 +91,10 @@ class Tokens(Authenticator):
         self._known.move_to_end(name)
         return caller
 
+    @property
+    def is_ready(self) -> bool:
+        return self._keys.known
+
     def stands(self, caller: Caller) -> bool:
         expires = caller.expires
         return (expires is None or self._now() < expires + self._leeway) and caller not in self._revoked

@@ -12,9 +12,11 @@ from starlette.responses import Response, StreamingResponse
 from holdfast.engine.retention import Swept
 from holdfast.engine.rotation import KeyIds, Rotated
 from holdfast.engine.verification import Verified
+from holdfast.errors import InvalidChangeError
 from holdfast.model.audit import AuditLine
 from holdfast.model.revocation import Revocation
-from holdfast.service import answers, bodies
+from holdfast.service import answers
+from holdfast.service.auth.local import NAME as TOKEN_FILE
 from holdfast.service.parameters import Limit, SessionId
 from holdfast.service.routing import EVERY, SESSION, Routes
 from holdfast.service.schemas import Revoking, Rotation
@@ -25,6 +27,7 @@ routes = Routes("administration")
 Skip = Annotated[int, Query(description="How many lines to skip: they come oldest first.", ge=0, le=2**53)]
 _ADMIN = (*EVERY, "permission-denied")
 _LINES = "application/jsonl"
+_DURABLE = {answers.DURABILITY: answers.DISK}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -57,10 +60,10 @@ async def tenant_audit(request: Request, who: Who, after: Skip = 0, limit: Limit
     return answers.answer(await service_of(request).engine.audit(who, after=after, limit=limit))
 
 
-@routes("POST", "/sweep", "sweep", answers=Swept, errors=_ADMIN)
+@routes("POST", "/sweep", "sweep", answers=Swept, errors=_ADMIN, writes=True)
 async def sweep(request: Request, who: Who) -> Response:
     """Do what is due now: warn, expire, take down lapsed locks, finish publications, purge."""
-    return answers.answer(await service_of(request).engine.sweep(who))
+    return answers.answer(await service_of(request).engine.sweep(who), headers=_DURABLE)
 
 
 @routes("POST", "/verify", "verify", answers=Verified, content=_LINES, errors=_ADMIN)
@@ -97,12 +100,13 @@ async def list_keys(request: Request, who: Who) -> Response:
     optional=True,
     answers=Rotated,
     errors=(*_ADMIN, "configuration"),
+    writes=True,
 )
 async def rotate_keys(request: Request, who: Who) -> Response:
     """Make a new key-encryption key and wrap every data key under it, while work goes on."""
     service = service_of(request)
-    asked = await bodies.take(request, Rotation, service.settings.service.body_bytes, default=Rotation())
-    return answers.answer(await service.engine.rotate_keys(who, drop=asked.drop))
+    asked = await service.take(request, Rotation, default=Rotation())
+    return answers.answer(await service.engine.rotate_keys(who, drop=asked.drop), headers=_DURABLE)
 
 
 @routes(
@@ -121,7 +125,12 @@ async def revoke(request: Request, who: Who) -> Response:
     anybody, everybody their own. In force everywhere within a second.
     """
     service = service_of(request)
-    asked = await bodies.take(request, Revoking, service.settings.service.body_bytes)
+    asked = await service.take(request, Revoking)
+    if service.settings.auth.issuer is None:  # kept, it would revoke nothing, and say that it has
+        raise InvalidChangeError(
+            f"local mode has one token: to end it, delete the file {TOKEN_FILE!r} in the home and start the service"
+            " again"
+        )
     made = await service.engine.revoke(
         who,
         token=asked.token,
@@ -130,7 +139,7 @@ async def revoke(request: Request, who: Who) -> Response:
         before=asked.before,
         until=asked.until,
     )
-    return answers.answer(made, 201, {answers.DURABILITY: answers.DISK, "location": "/v1/revocations"})
+    return answers.answer(made, 201, {**_DURABLE, "location": "/v1/revocations"})
 
 
 @routes("GET", "/revocations", "revocations", answers=list[Revocation], errors=EVERY)

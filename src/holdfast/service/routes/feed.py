@@ -10,6 +10,7 @@ from starlette.responses import Response
 
 from holdfast.engine.feed import FeedPage
 from holdfast.service import answers
+from holdfast.service.examples import EVENT
 from holdfast.service.parameters import After, Limit, SessionId
 from holdfast.service.routing import SESSION, Routes
 from holdfast.service.service import Who, service_of
@@ -54,6 +55,7 @@ async def read_feed(
     "/sessions/{session}/events",
     "feed",
     answers=_EVENT,
+    shows=EVENT,
     content="text/event-stream",
     errors=(*SESSION, "invalid-cursor"),
 )
@@ -66,10 +68,10 @@ async def follow(
     service = service_of(request)
     held = ExitStack()
     held.enter_context(service.rates.stream(who))
-    pages = service.engine.follow(session, who, after=last_event_id or after, idle=IDLE)
-    try:
-        first = await anext(pages)  # a refusal comes before the first byte
+    try:  # a refusal comes before the first byte, and that without waiting for news
+        first = await service.engine.feed(session, who, after=last_event_id or after, limit=1)
     except BaseException:
         held.close()
         raise
+    pages = service.engine.follow(session, who, after=first.cursor, idle=IDLE)
     return EventStream(events(service, request, pages, first), request, held)

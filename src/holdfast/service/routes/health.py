@@ -6,8 +6,10 @@ import msgspec
 from fastapi import Request
 from starlette.responses import Response
 
-from holdfast.errors import PermissionDeniedError, StoppingError
+from holdfast.errors import PermissionDeniedError, StoppingError, UnavailableError
+from holdfast.model.access import SERVICE_VERBS
 from holdfast.service import answers
+from holdfast.service.examples import METRICS
 from holdfast.service.routing import EVERY, OPEN, Routes
 from holdfast.service.service import Who, service_of
 
@@ -15,6 +17,7 @@ routes = Routes("health", prefix="")
 
 _ANYBODY = ("invalid-request", "request-too-large", "request-timeout", "service")
 _OK = {"type": "object", "properties": {"status": {"type": "string"}}}
+_SHOWN = {"status": "ok"}
 _TEXT = "text/plain; version=0.0.4; charset=utf-8"
 
 
@@ -26,17 +29,20 @@ class Health(msgspec.Struct, frozen=True):
     tiers: dict[str, str]
 
 
-@routes("GET", "/health/live", OPEN, answers=_OK, errors=_ANYBODY)
+@routes("GET", "/health/live", OPEN, answers=_OK, shows=_SHOWN, errors=_ANYBODY)
 async def live() -> Response:
     """The process runs."""
     return answers.answer({"status": "ok"})
 
 
-@routes("GET", "/health/ready", OPEN, answers=_OK, errors=(*_ANYBODY, "stopping"))
+@routes("GET", "/health/ready", OPEN, answers=_OK, shows=_SHOWN, errors=(*_ANYBODY, "stopping", "unavailable"))
 async def ready(request: Request) -> Response:
-    """The service takes requests: 503 before it is open, and once it is told to stop."""
-    if not service_of(request).is_open:
+    """The service takes requests: 503 before it has opened and has the issuer's keys, and once it is told to stop."""
+    service = service_of(request)
+    if not service.is_open:
         raise StoppingError
+    if not service.authenticator.is_ready:
+        raise UnavailableError("The keys of the issuer cannot be had just now; try again.")
     return answers.answer({"status": "ok"})
 
 
@@ -51,10 +57,16 @@ async def health(request: Request, who: Who) -> Response:
 
 
 @routes(
-    "GET", "/metrics", "metrics", answers={"type": "string"}, content="text/plain", errors=(*EVERY, "permission-denied")
+    "GET",
+    "/metrics",
+    "metrics",
+    answers={"type": "string"},
+    shows=METRICS,
+    content="text/plain",
+    errors=(*EVERY, "permission-denied"),
 )
 async def metrics(request: Request, who: Who) -> Response:
-    """The figures, for Prometheus; for admins and auditors."""
-    if not who.roles & {"admin", "auditor"}:
+    """The figures, for Prometheus; for operators."""
+    if not who.roles & SERVICE_VERBS["metrics"]:
         raise PermissionDeniedError(who.id, "metrics")
     return Response(await service_of(request).meters.render(), media_type=_TEXT)

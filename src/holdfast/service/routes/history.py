@@ -12,10 +12,10 @@ from holdfast.engine.labels import Label
 from holdfast.model.difference import Difference
 from holdfast.model.entry import Entry
 from holdfast.model.session import Session
-from holdfast.service import answers, bodies
+from holdfast.service import answers
 from holdfast.service.conditions import change_id as named
 from holdfast.service.conditions import seen
-from holdfast.service.parameters import ChangeId, Fence, IfMatch, Limit, Prefer, SessionId
+from holdfast.service.parameters import ChangeId, Fence, IfMatch, Limit, Prefer, SessionId, StillAt
 from holdfast.service.routes.items import written
 from holdfast.service.routing import EDIT, SESSION, STEP, Routes
 from holdfast.service.schemas import Labelling, Restoring
@@ -96,7 +96,7 @@ async def read_history(
     before: Annotated[int | None, Query(description="Only what lies below this step.", ge=1, le=2**53)] = None,
     limit: Limit = 50,
 ) -> Response:
-    """Commits and steps of the session's life, newest first."""
+    """Commits and steps of the session's life, newest first. A page of large entries ends early; the last is empty."""
     return answers.answer(await service_of(request).engine.history(session, who, before=before, limit=limit))
 
 
@@ -143,7 +143,7 @@ async def list_labels(request: Request, session: SessionId, who: Who) -> Respons
     example={"version": 3},
     optional=True,
     answers=Label,
-    errors=(*STEP, "version-not-found", "limit-exceeded", "change-id-reused"),
+    errors=(*STEP, "version-conflict", "version-not-found", "limit-exceeded", "change-id-reused"),
     writes=True,
 )
 async def set_label(
@@ -152,11 +152,14 @@ async def set_label(
     label: Annotated[str, Path(description="The label.", min_length=1, max_length=200)],
     who: Who,
     change_id: ChangeId = None,
+    if_match: StillAt = None,
 ) -> Response:
     """Name a version, the newest by default; a name used before moves."""
     service = service_of(request)
-    asked = await bodies.take(request, Labelling, service.settings.service.body_bytes, default=Labelling())
-    made = await service.engine.label(session, who, label, version=asked.version, change_id=named(change_id))
+    asked = await service.take(request, Labelling, default=Labelling())
+    made = await service.engine.label(
+        session, who, label, version=asked.version, change_id=named(change_id), expected=seen(if_match)
+    )
     return answers.answer(made, headers={answers.DURABILITY: answers.DISK})
 
 
@@ -183,7 +186,7 @@ async def restore(
 ) -> Response:
     """Take the session back to a version, or to the one a label names, with a new commit."""
     service = service_of(request)
-    asked = await bodies.take(request, Restoring, service.settings.service.body_bytes)
+    asked = await service.take(request, Restoring)
     made = await service.engine.restore(
         session, who, asked.to, expected=seen(if_match), change_id=named(change_id), fence=fence
     )

@@ -23,6 +23,7 @@ from holdfast.service.parameters import (
     Group,
     IfMatch,
     Name,
+    Operation,
     Prefer,
     Rebase,
     SessionId,
@@ -129,26 +130,27 @@ async def edit_session(
     prefer: Prefer = None,
     rebase: Rebase = False,
     group: Group = None,
+    operation: Operation = "edit",
     fence: Fence = None,
 ) -> Response:
     """Change items: all of it lands as one commit, or none of it."""
     service = service_of(request)
-    edit = _edit(service, session, who, if_match, change_id, rebase, group, fence)
+    edit = _edit(service, session, who, if_match, change_id, rebase, group, operation, fence)
     media = bodies.media(request, (CHANGES, MERGE, PATCH))
-    data = await bodies.read(request, service.settings.service.body_bytes)
+    data = await bodies.read(request, service.body_bytes)
     limits = service.settings.limits
     if media == CHANGES:
-        asked = bodies.decode(data, Changes)
+        asked = service.decode(data, Changes)
         async with edit as draft:
             draft.reads.update(asked.reads)
             draft.collections.update(asked.collections)
             make(draft, asked.changes)
     elif media == MERGE:
-        merging = bodies.decode(data, dict[str, Any])
+        merging = service.decode(data, dict[str, Any])
         async with edit as draft:
             patching.merge(draft, merging, limits)
     else:
-        operations = bodies.decode(data, list[PatchOperation])
+        operations = service.decode(data, list[PatchOperation])
         async with edit as draft:
             patching.apply(draft, operations, limits)
     return await written(service, draft.result, who, prefer)
@@ -180,12 +182,13 @@ async def put_item(
     prefer: Prefer = None,
     rebase: Rebase = False,
     group: Group = None,
+    operation: Operation = "edit",
     fence: Fence = None,
 ) -> Response:
     """Write one item whole: a new one goes to the end, or next to the item named."""
     service = service_of(request)
-    body = await bodies.take(request, Any, service.settings.service.body_bytes)
-    async with _edit(service, session, who, if_match, change_id, rebase, group, fence) as draft:
+    body = await service.take(request, Any)
+    async with _edit(service, session, who, if_match, change_id, rebase, group, operation, fence) as draft:
         draft.put(f"{collection}/{name}", body, after=after, before=before)
     return await written(service, draft.result, who, prefer)
 
@@ -212,19 +215,20 @@ async def patch_item(
     prefer: Prefer = None,
     rebase: Rebase = False,
     group: Group = None,
+    operation: Operation = "edit",
     fence: Fence = None,
 ) -> Response:
     """Change parts of one item's body."""
     service, key = service_of(request), f"{collection}/{name}"
     media = bodies.media(request, (MERGE, PATCH))
-    data = await bodies.read(request, service.settings.service.body_bytes)
-    edit = _edit(service, session, who, if_match, change_id, rebase, group, fence)
+    data = await bodies.read(request, service.body_bytes)
+    edit = _edit(service, session, who, if_match, change_id, rebase, group, operation, fence)
     if media == MERGE:
-        merging = bodies.decode(data, Any)
+        merging = service.decode(data, Any)
         async with edit as draft:
             draft.put(key, patching.merge_body(draft.body(key), merging))
     else:
-        operations = bodies.decode(data, list[PatchOperation])
+        operations = service.decode(data, list[PatchOperation])
         async with edit as draft:
             draft.put(key, patching.patch_body(draft.body(key), operations, service.settings.limits))
     return await written(service, draft.result, who, prefer)
@@ -251,11 +255,12 @@ async def delete_item(
     prefer: Prefer = None,
     rebase: Rebase = False,
     group: Group = None,
+    operation: Operation = "edit",
     fence: Fence = None,
 ) -> Response:
     """Remove one item."""
     service = service_of(request)
-    async with _edit(service, session, who, if_match, change_id, rebase, group, fence) as draft:
+    async with _edit(service, session, who, if_match, change_id, rebase, group, operation, fence) as draft:
         draft.delete(f"{collection}/{name}")
     return await written(service, draft.result, who, prefer)
 
@@ -284,6 +289,7 @@ def _edit(
     change_id: str | None,
     rebase: bool,
     group: str | None,
+    operation: str,
     fence: int | None,
 ) -> Edit:
     return service.engine.edit(
@@ -293,5 +299,6 @@ def _edit(
         rebase=rebase,
         change_id=named(change_id),
         group=group,
+        operation=operation,
         fence=fence,
     )

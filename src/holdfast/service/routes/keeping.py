@@ -6,9 +6,10 @@ from fastapi import Request
 from starlette.responses import Response
 
 from holdfast.model.session import Header
-from holdfast.service import answers, bodies
+from holdfast.service import answers
 from holdfast.service.conditions import change_id as named
-from holdfast.service.parameters import ChangeId, SessionId
+from holdfast.service.conditions import seen
+from holdfast.service.parameters import ChangeId, SessionId, StillAt
 from holdfast.service.routing import STEP, Routes
 from holdfast.service.schemas import Keeping
 from holdfast.service.service import Who, service_of
@@ -21,14 +22,16 @@ routes = Routes("keeping")
     "/sessions/{session}/touch",
     "touch",
     answers=Header,
-    errors=(*STEP, "change-id-reused"),
+    errors=(*STEP, "version-conflict", "change-id-reused"),
     state=True,
     writes=True,
 )
-async def touch(request: Request, session: SessionId, who: Who, change_id: ChangeId = None) -> Response:
+async def touch(
+    request: Request, session: SessionId, who: Who, change_id: ChangeId = None, if_match: StillAt = None
+) -> Response:
     """Start a sliding time to live anew."""
     engine = service_of(request).engine
-    return answers.moved(await engine.touch(session, who, change_id=named(change_id)))
+    return answers.moved(await engine.touch(session, who, change_id=named(change_id), expected=seen(if_match)))
 
 
 @routes(
@@ -38,15 +41,19 @@ async def touch(request: Request, session: SessionId, who: Who, change_id: Chang
     takes=Keeping,
     example={"seconds": 604800},
     answers=Header,
-    errors=(*STEP, "change-id-reused", "limit-exceeded"),
+    errors=(*STEP, "version-conflict", "change-id-reused", "limit-exceeded"),
     state=True,
     writes=True,
 )
-async def extend(request: Request, session: SessionId, who: Who, change_id: ChangeId = None) -> Response:
+async def extend(
+    request: Request, session: SessionId, who: Who, change_id: ChangeId = None, if_match: StillAt = None
+) -> Response:
     """Keep a session for so many seconds from now; null keeps it for good."""
     service = service_of(request)
-    asked = await bodies.take(request, Keeping, service.settings.service.body_bytes)
-    header = await service.engine.extend(session, who, seconds=asked.seconds, change_id=named(change_id))
+    asked = await service.take(request, Keeping)
+    header = await service.engine.extend(
+        session, who, seconds=asked.seconds, change_id=named(change_id), expected=seen(if_match)
+    )
     return answers.moved(header)
 
 
@@ -55,11 +62,13 @@ async def extend(request: Request, session: SessionId, who: Who, change_id: Chan
     "/sessions/{session}/suspend",
     "suspend",
     answers=Header,
-    errors=(*STEP, "change-id-reused", "lease-held"),
+    errors=(*STEP, "version-conflict", "change-id-reused", "lease-held"),
     state=True,
     writes=True,
 )
-async def suspend(request: Request, session: SessionId, who: Who, change_id: ChangeId = None) -> Response:
+async def suspend(
+    request: Request, session: SessionId, who: Who, change_id: ChangeId = None, if_match: StillAt = None
+) -> Response:
     """Set a session to rest until it is next written; refused while somebody's lease is live."""
     engine = service_of(request).engine
-    return answers.moved(await engine.suspend(session, who, change_id=named(change_id)))
+    return answers.moved(await engine.suspend(session, who, change_id=named(change_id), expected=seen(if_match)))

@@ -11,7 +11,6 @@ from starlette.responses import Response
 
 from holdfast.engine.editing import Committed
 from holdfast.ports.kind import Kind, Operation
-from holdfast.service import bodies
 from holdfast.service.conditions import change_id as named
 from holdfast.service.conditions import seen
 from holdfast.service.parameters import ChangeId, Fence, Group, IfMatch, Prefer, Rebase, SessionId
@@ -48,7 +47,7 @@ def _declare(routes: Routes, name: str, declared: list[tuple[Kind, Operation]]) 
         fence: Fence = None,
     ) -> Response:
         service = service_of(request)
-        arguments: dict[str, Any] = await bodies.take(request, dict, service.settings.service.body_bytes)
+        arguments: dict[str, Any] = await service.take(request, dict)
         made = await service.engine.operate(
             session,
             who,
@@ -77,6 +76,7 @@ def _declare(routes: Routes, name: str, declared: list[tuple[Kind, Operation]]) 
         also={204: "Done, as `Prefer: return=minimal` asked."},
         state=True,
         writes=True,
+        summary=" · ".join(dict.fromkeys(operation.summary.rstrip(".") for _, operation in declared)),
     )(operate)
 
 

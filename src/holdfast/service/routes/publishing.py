@@ -6,15 +6,17 @@ from fastapi import Request
 from starlette.responses import Response
 
 from holdfast.engine.publishing import Preview
+from holdfast.model.access import Principal
 from holdfast.model.session import Header, Session
 from holdfast.ports.sink import Receipt
-from holdfast.service import answers, bodies
+from holdfast.service import answers
 from holdfast.service.conditions import change_id as named
-from holdfast.service.parameters import ChangeId, SessionId
+from holdfast.service.conditions import seen
+from holdfast.service.parameters import ChangeId, SessionId, StillAt
 from holdfast.service.routes.sessions import created
 from holdfast.service.routing import SESSION, STEP, Routes
 from holdfast.service.schemas import Locking, Sealed
-from holdfast.service.service import Who, service_of
+from holdfast.service.service import Service, Who, service_of
 
 routes = Routes("publishing")
 
@@ -31,15 +33,18 @@ _DURABLE = {answers.DURABILITY: answers.DISK}
     example={"seconds": 900},
     optional=True,
     answers=Preview,
-    errors=(*STEP, *_SINK),
+    errors=(*STEP, "version-conflict", *_SINK),
+    state=True,
     writes=True,
     links={"publish": {**_HERE, "requestBody": {"seal": "$response.body#/seal"}}, "unlock": _HERE, "take_over": _HERE},
 )
-async def preview(request: Request, session: SessionId, who: Who) -> Response:
+async def preview(request: Request, session: SessionId, who: Who, if_match: StillAt = None) -> Response:
     """Show what publishing would do, and lock the draft under a seal of exactly that."""
     service = service_of(request)
-    asked = await bodies.take(request, Locking, service.settings.service.body_bytes, default=Locking())
-    return answers.answer(await service.engine.preview(session, who, seconds=asked.seconds), headers=_DURABLE)
+    asked = await service.take(request, Locking, default=Locking())
+    return await _locked(
+        service, await service.engine.preview(session, who, seconds=asked.seconds, expected=seen(if_match)), who
+    )
 
 
 @routes(
@@ -47,14 +52,16 @@ async def preview(request: Request, session: SessionId, who: Who) -> Response:
     "/sessions/{session}/unlock",
     "unlock",
     answers=Header,
-    errors=(*STEP, "change-id-reused"),
+    errors=(*STEP, "version-conflict", "change-id-reused"),
     state=True,
     writes=True,
 )
-async def unlock(request: Request, session: SessionId, who: Who, change_id: ChangeId = None) -> Response:
+async def unlock(
+    request: Request, session: SessionId, who: Who, change_id: ChangeId = None, if_match: StillAt = None
+) -> Response:
     """Make a locked session a draft again."""
     engine = service_of(request).engine
-    return answers.moved(await engine.unlock(session, who, change_id=named(change_id)))
+    return answers.moved(await engine.unlock(session, who, change_id=named(change_id), expected=seen(if_match)))
 
 
 @routes(
@@ -66,13 +73,14 @@ async def unlock(request: Request, session: SessionId, who: Who, change_id: Chan
     optional=True,
     answers=Preview,
     errors=(*STEP, *_SINK),
+    state=True,
     writes=True,
 )
 async def take_over(request: Request, session: SessionId, who: Who) -> Response:
     """Take somebody's lock over; the state its owner left is labelled first."""
     service = service_of(request)
-    asked = await bodies.take(request, Locking, service.settings.service.body_bytes, default=Locking())
-    return answers.answer(await service.engine.take_over(session, who, seconds=asked.seconds), headers=_DURABLE)
+    asked = await service.take(request, Locking, default=Locking())
+    return await _locked(service, await service.engine.take_over(session, who, seconds=asked.seconds), who)
 
 
 @routes(
@@ -89,7 +97,7 @@ async def take_over(request: Request, session: SessionId, who: Who) -> Response:
 async def publish(request: Request, session: SessionId, who: Who) -> Response:
     """Publish the state a preview sealed. The same publication asked for again gives the same receipt."""
     service = service_of(request)
-    asked = await bodies.take(request, Sealed, service.settings.service.body_bytes)
+    asked = await service.take(request, Sealed)
     return answers.answer(await service.engine.publish(session, who, seal=asked.seal), headers=_DURABLE)
 
 
@@ -126,3 +134,10 @@ async def reopen(request: Request, session: SessionId, who: Who, change_id: Chan
     """Edit again: a new draft of what a session published, to be published in its place."""
     engine = service_of(request).engine
     return created(request, await engine.reopen(session, who, change_id=named(change_id)))
+
+
+async def _locked(service: Service, shown: Preview, who: Principal) -> Response:
+    """A preview, with the tag of the state it has locked; without one if that has been unlocked since."""
+    header = await service.engine.header(shown.session, who)
+    stands = header.lock is not None and header.lock.seal == shown.seal
+    return answers.answer(shown, headers={**(answers.stated(header) if stands else {}), **_DURABLE})

@@ -4,20 +4,55 @@ from __future__ import annotations
 
 from typing import Annotated
 
+import msgspec
 from fastapi import Query, Request
 from starlette.responses import Response
 
 from holdfast.engine.catalogue import Page
+from holdfast.model.entry import EntryHeader
 from holdfast.model.session import Header, Session, Status, Tier
-from holdfast.service import answers, bodies
+from holdfast.service import answers
 from holdfast.service.conditions import change_id as named
-from holdfast.service.conditions import is_known, tag
-from holdfast.service.parameters import After, ChangeId, IfNoneMatch, Limit, SessionId, Version
+from holdfast.service.conditions import is_known, seen, tag
+from holdfast.service.examples import EXPORT
+from holdfast.service.parameters import After, ChangeId, IfNoneMatch, Limit, SessionId, StillAt, Version
 from holdfast.service.routing import CREATE, EVERY, SESSION, STEP, Routes
 from holdfast.service.schemas import Creation, Naming
 from holdfast.service.service import Who, service_of
 
 routes = Routes("sessions")
+
+_SCHEMAS = "#/components/schemas/"
+_ENTRY = {
+    "type": "object",
+    "required": ["session", "header", "payload", "digest", "commit"],
+    "properties": {
+        "session": {"type": "string"},
+        "header": {
+            "type": "array",
+            "description": "As it is stored and goes into the chain, the values by their places: "
+            + ", ".join(f"`{name}`" for name in EntryHeader.__struct_fields__),
+        },
+        "payload": {"type": "object", "description": "`changes` of a commit, `detail` of a step."},
+        "digest": {"type": "string", "contentEncoding": "base64"},
+        "commit": {"type": "boolean"},
+    },
+}
+_EXPORT = {
+    "type": "object",
+    "description": "A bundle for keeping elsewhere, in the form in which things are stored: what is at its default is"
+    " left out of `header` and `payload`, bytes are base64. `format` names the form.",
+    "required": ["format", "header", "items", "history", "labels", "receipts"],
+    "properties": {
+        "format": {"const": "holdfast-session-1"},
+        "header": {"type": "object"},
+        "items": {"type": "array", "items": {"$ref": f"{_SCHEMAS}Item"}},
+        "history": {"type": "array", "description": "Oldest first.", "items": _ENTRY},
+        "labels": {"type": "array", "items": {"$ref": f"{_SCHEMAS}Label"}},
+        "receipts": {"type": "array", "items": {"$ref": f"{_SCHEMAS}Receipt"}},
+    },
+}
+"""The schema of an export; who changes what the engine gives out changes its ``format`` too."""
 
 _EXAMPLE = {
     "kind": "knowledge",
@@ -41,7 +76,7 @@ _EXAMPLE = {
 async def create_session(request: Request, who: Who, change_id: ChangeId = None) -> Response:
     """Make a draft of a kind, at version 1."""
     service = service_of(request)
-    asked = await bodies.take(request, Creation, service.settings.service.body_bytes)
+    asked = await service.take(request, Creation)
     made = await service.engine.create(
         who,
         kind=asked.kind,
@@ -92,12 +127,10 @@ async def read_session(
     """A session with its items, as it stands or as it was at a version."""
     service = service_of(request)
     if if_none_match is not None and version is None:
-        header = await service.engine.header(session, who)
-        if is_known(if_none_match, tag(header)):
-            # A header is for more eyes than the items are, and of sessions that are over. Asked for its lease, the
-            # engine refuses as it does for a read, and loads no item.
-            await service.engine.leased(session, who)
-            return answers.unchanged(header)
+        newer = await service.engine.read(session, who, unless=lambda header: is_known(if_none_match, tag(header)))
+        if isinstance(newer, Header):
+            return answers.unchanged(newer)
+        return answers.sent(service.wholes.bytes_of(newer), headers=answers.stated(newer.header))
     found = await service.engine.read(session, who, version=version)
     if version is not None and version != found.header.version:
         return answers.answer(found)
@@ -120,10 +153,11 @@ async def read_header(request: Request, session: SessionId, who: Who, if_none_ma
     return answers.answer(header, headers=answers.stated(header))
 
 
-@routes("GET", "/sessions/{session}/export", "export", answers={"type": "object"}, errors=SESSION)
+@routes("GET", "/sessions/{session}/export", "export", answers=_EXPORT, shows=EXPORT, errors=SESSION, state=True)
 async def export_session(request: Request, session: SessionId, who: Who) -> Response:
     """A session whole, for keeping elsewhere: header, items, history, labels, receipts."""
-    return answers.answer(await service_of(request).engine.export(session, who))
+    whole = await service_of(request).engine.export(session, who)
+    return answers.answer(whole, headers=answers.stated(msgspec.convert(whole["header"], Header)))
 
 
 @routes(
@@ -133,15 +167,19 @@ async def export_session(request: Request, session: SessionId, who: Who) -> Resp
     takes=Naming,
     example={"title": "Tides and moons"},
     answers=Header,
-    errors=(*STEP, "change-id-reused"),
+    errors=(*STEP, "version-conflict", "change-id-reused"),
     state=True,
     writes=True,
 )
-async def rename_session(request: Request, session: SessionId, who: Who, change_id: ChangeId = None) -> Response:
+async def rename_session(
+    request: Request, session: SessionId, who: Who, change_id: ChangeId = None, if_match: StillAt = None
+) -> Response:
     """Give a session another title."""
     service = service_of(request)
-    asked = await bodies.take(request, Naming, service.settings.service.body_bytes)
-    return answers.moved(await service.engine.rename(session, who, asked.title, change_id=named(change_id)))
+    asked = await service.take(request, Naming)
+    return answers.moved(
+        await service.engine.rename(session, who, asked.title, change_id=named(change_id), expected=seen(if_match))
+    )
 
 
 @routes(
@@ -149,14 +187,16 @@ async def rename_session(request: Request, session: SessionId, who: Who, change_
     "/sessions/{session}",
     "discard",
     answers=Header,
-    errors=(*STEP, "change-id-reused"),
+    errors=(*STEP, "version-conflict", "change-id-reused"),
     state=True,
     writes=True,
 )
-async def discard_session(request: Request, session: SessionId, who: Who, change_id: ChangeId = None) -> Response:
+async def discard_session(
+    request: Request, session: SessionId, who: Who, change_id: ChangeId = None, if_match: StillAt = None
+) -> Response:
     """Throw a session away; within its grace it can be had back."""
     engine = service_of(request).engine
-    return answers.moved(await engine.discard(session, who, change_id=named(change_id)))
+    return answers.moved(await engine.discard(session, who, change_id=named(change_id), expected=seen(if_match)))
 
 
 @routes(
@@ -164,14 +204,16 @@ async def discard_session(request: Request, session: SessionId, who: Who, change
     "/sessions/{session}/revive",
     "revive",
     answers=Header,
-    errors=(*STEP, "change-id-reused", "limit-exceeded"),
+    errors=(*STEP, "version-conflict", "change-id-reused", "limit-exceeded"),
     state=True,
     writes=True,
 )
-async def revive_session(request: Request, session: SessionId, who: Who, change_id: ChangeId = None) -> Response:
+async def revive_session(
+    request: Request, session: SessionId, who: Who, change_id: ChangeId = None, if_match: StillAt = None
+) -> Response:
     """Take a discarded or expired session back within its grace."""
     engine = service_of(request).engine
-    return answers.moved(await engine.revive(session, who, change_id=named(change_id)))
+    return answers.moved(await engine.revive(session, who, change_id=named(change_id), expected=seen(if_match)))
 
 
 def created(request: Request, made: Session) -> Response:

@@ -12,9 +12,10 @@ from starlette.responses import Response
 from holdfast.model.access import Role
 from holdfast.model.lease import Lease
 from holdfast.model.session import Header
-from holdfast.service import answers, bodies
+from holdfast.service import answers
 from holdfast.service.conditions import change_id as named
-from holdfast.service.parameters import ChangeId, SessionId
+from holdfast.service.conditions import seen
+from holdfast.service.parameters import ChangeId, SessionId, StillAt
 from holdfast.service.routing import SESSION, STEP, Routes
 from holdfast.service.schemas import Granting, Leasing, Renewal
 from holdfast.service.service import Who, service_of
@@ -25,7 +26,7 @@ PrincipalId = Annotated[str, Path(description="The principal's id.", max_length=
 FencePath = Annotated[int, Path(description="The lease's fence.", ge=0, le=2**63 - 1)]
 _ANY_TIME = datetime.fromtimestamp(0, UTC)
 """The time of a lease that is named by its fence alone."""
-_GRANT = (*STEP, "limit-exceeded", "change-id-reused")
+_GRANT = (*STEP, "version-conflict", "limit-exceeded", "change-id-reused")
 _LEASED = {"parameters": {"path.session": "$response.body#/session", "path.fence": "$response.body#/fence"}}
 _DURABLE = {answers.DURABILITY: answers.DISK}
 
@@ -59,12 +60,19 @@ async def list_participants(request: Request, session: SessionId, who: Who) -> R
     writes=True,
 )
 async def grant(
-    request: Request, session: SessionId, principal: PrincipalId, who: Who, change_id: ChangeId = None
+    request: Request,
+    session: SessionId,
+    principal: PrincipalId,
+    who: Who,
+    change_id: ChangeId = None,
+    if_match: StillAt = None,
 ) -> Response:
     """Give a principal a role on a session."""
     service = service_of(request)
-    asked = await bodies.take(request, Granting, service.settings.service.body_bytes)
-    header = await service.engine.grant(session, who, principal, asked.role, change_id=named(change_id))
+    asked = await service.take(request, Granting)
+    header = await service.engine.grant(
+        session, who, principal, asked.role, change_id=named(change_id), expected=seen(if_match)
+    )
     return answers.moved(header)
 
 
@@ -78,11 +86,18 @@ async def grant(
     writes=True,
 )
 async def withdraw(
-    request: Request, session: SessionId, principal: PrincipalId, who: Who, change_id: ChangeId = None
+    request: Request,
+    session: SessionId,
+    principal: PrincipalId,
+    who: Who,
+    change_id: ChangeId = None,
+    if_match: StillAt = None,
 ) -> Response:
     """Take a principal's role on a session away; its open feeds end within a second."""
     engine = service_of(request).engine
-    return answers.moved(await engine.grant(session, who, principal, None, change_id=named(change_id)))
+    return answers.moved(
+        await engine.grant(session, who, principal, None, change_id=named(change_id), expected=seen(if_match))
+    )
 
 
 @routes(
@@ -100,7 +115,7 @@ async def withdraw(
 async def take_lease(request: Request, session: SessionId, who: Who) -> Response:
     """Take the timed right to write: while it is live, only who names its fence may commit."""
     service = service_of(request)
-    asked = await bodies.take(request, Leasing, service.settings.service.body_bytes)
+    asked = await service.take(request, Leasing)
     lease = await service.engine.lease(session, who, asked.holder, seconds=asked.seconds, force=asked.force)
     location = {"location": f"/v1/sessions/{session}/leases/{lease.fence}"}
     return answers.answer(lease, 201, {**_DURABLE, **location})
@@ -120,7 +135,7 @@ async def take_lease(request: Request, session: SessionId, who: Who) -> Response
 async def renew_lease(request: Request, session: SessionId, fence: FencePath, who: Who) -> Response:
     """Hold a lease for longer; refused once a newer fence has been granted."""
     service = service_of(request)
-    asked = await bodies.take(request, Renewal, service.settings.service.body_bytes, default=Renewal())
+    asked = await service.take(request, Renewal, default=Renewal())
     lease = await service.engine.renew(Lease(session, "", fence, _ANY_TIME), who, seconds=asked.seconds)
     return answers.answer(lease, headers=_DURABLE)
 

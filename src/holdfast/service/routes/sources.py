@@ -5,16 +5,13 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import Query, Request
-from starlette.datastructures import FormData, UploadFile
-from starlette.exceptions import HTTPException
-from starlette.formparsers import MultiPartException
 from starlette.responses import Response
 
-from holdfast.errors import InvalidRequestError, RequestTooLargeError
 from holdfast.model.session import Session
 from holdfast.ports.sink import Hit
-from holdfast.service import answers, bodies
+from holdfast.service import answers, bodies, form
 from holdfast.service.conditions import change_id as named
+from holdfast.service.examples import KINDS
 from holdfast.service.parameters import ChangeId, Limit
 from holdfast.service.routes.sessions import created
 from holdfast.service.routing import CREATE, EVERY, Routes
@@ -24,7 +21,6 @@ from holdfast.wire.operations import explained
 
 routes = Routes("sources")
 
-_PIECE = 1 << 18
 _WORDS = ("title", "kind", "target", "retention")
 _FORM = {
     "multipart/form-data": {
@@ -39,7 +35,13 @@ _FORM = {
                 "target": {"type": "string"},
                 "retention": {"$ref": "#/components/schemas/Lifetime"},
             },
-        }
+        },
+        "example": {
+            "file": "# Tides\n\nThe sea rises twice a day.\n",
+            "title": "Tides",
+            "kind": "knowledge",
+            "retention": {"ttl": 604800, "sliding": True, "maximum": None},
+        },
     }
 }
 
@@ -58,38 +60,21 @@ _FORM = {
 async def ingest(request: Request, who: Who, change_id: ChangeId = None) -> Response:
     """Make a draft of a document: upload it as `file` of a form. The source is kept sealed. `retention` is JSON."""
     service = service_of(request)
-    bodies.media(request, ("multipart/form-data",))
-    most = service.settings.limits.source_bytes
-    form = await _form(request)
-    try:
-        file = form.get("file")
-        if not isinstance(file, UploadFile):
-            raise InvalidRequestError("a file is wanted in the field 'file'", "body")
-        unknown = sorted(set(form) - {"file", *_WORDS})
-        if unknown:
-            raise InvalidRequestError(f"there is no field {unknown[0]!r}", "body")
-        if len(form.multi_items()) > len(form):
-            raise InvalidRequestError("a field is there twice", "body")
-        data = bytearray()
-        while piece := await file.read(_PIECE):
-            data += piece
-            if len(data) > most:
-                raise RequestTooLargeError("document", most)
-        words = {name: _text(form.get(name), name) for name in _WORDS}
-        lifetime = words["retention"]
-        made = await service.engine.ingest(
-            who,
-            bytes(data),
-            file.filename or "upload",
-            kind=words["kind"] or "knowledge",
-            title=words["title"],
-            target=words["target"],
-            retention=None if lifetime is None else bodies.decode(lifetime.encode(), Lifetime).retention(),
-            change_id=named(change_id),
-        )
-        return created(request, made)
-    finally:
-        await form.close()
+    bodies.media(request, (form.MEDIA_TYPE,))
+    upload = await form.read(request, _WORDS, service.settings.limits.source_bytes)
+    words = upload.words
+    lifetime = words.get("retention")
+    made = await service.engine.ingest(
+        who,
+        upload.file,
+        upload.name or "upload",
+        kind=words.get("kind") or "knowledge",
+        title=words.get("title"),
+        target=words.get("target"),
+        retention=None if lifetime is None else service.decode(lifetime.encode(), Lifetime).retention(),
+        change_id=named(change_id),
+    )
+    return created(request, made)
 
 
 @routes(
@@ -108,7 +93,7 @@ async def search(
     return answers.answer(await service_of(request).engine.search(who, q, kind=kind, limit=limit))
 
 
-@routes("GET", "/kinds", "whoami", answers={"type": "array", "items": {"type": "object"}}, errors=EVERY)
+@routes("GET", "/kinds", "whoami", answers={"type": "array", "items": {"type": "object"}}, shows=KINDS, errors=EVERY)
 async def list_kinds(request: Request, who: Who) -> Response:
     """The kinds of session there are, and the operations each declares, with their arguments as JSON schemas."""
     found: list[dict[str, Any]] = [
@@ -122,17 +107,3 @@ async def list_kinds(request: Request, who: Who) -> Response:
         for kind in service_of(request).engine.kinds.values()
     ]
     return answers.answer(found)
-
-
-async def _form(request: Request) -> FormData:
-    try:
-        return await request.form(max_files=1, max_fields=8, max_part_size=_PIECE)
-    except (MultiPartException, HTTPException) as error:
-        said = error.message if isinstance(error, MultiPartException) else error.detail
-        raise InvalidRequestError(str(said), "body") from None
-
-
-def _text(value: UploadFile | str | None, name: str) -> str | None:
-    if isinstance(value, UploadFile):
-        raise InvalidRequestError(f"the field {name!r} is text", "body")
-    return value
