@@ -15,6 +15,7 @@ from holdfast.engine.clock import SystemChance
 from holdfast.engine.engine import Engine
 from holdfast.errors import HoldfastError, PermissionDeniedError, SessionNotFoundError
 from holdfast.model.access import Principal, Role
+from holdfast.model.audit import AuditLine
 from holdfast.settings import Settings
 from holdfast.stores.keys.file import KeyFile
 from holdfast.testing.clock import ManualClock
@@ -286,3 +287,26 @@ async def test_following_is_told_of_once_while_it_goes_on_and_when_it_is_left(en
     with pytest.raises(SessionNotFoundError):
         await anext(engine.follow(session, Principal("eve")))
     assert await told() == ["ok", "permission-denied"]
+
+
+@pytest.mark.parametrize("limit", [1, 7, 1000])
+async def test_the_audit_is_read_page_by_page(opens: Any, settings: Settings, limit: int) -> None:
+    engine = await opens()
+    sessions = [str((await engine.create(ANA, kind="knowledge", items=ITEMS)).id) for _ in range(3)]
+    for session in sessions:
+        for look in (engine.read, engine.header, engine.history, engine.export):
+            await look(session, ANA)
+    whole = await engine.audit(ROOT, limit=1000)
+    assert len(whole) == 12
+    paged: list[AuditLine] = []
+    while page := await engine.audit(ROOT, after=len(paged), limit=limit):
+        if len(paged) >= len(whole):  # the reading is told of too
+            break
+        paged += page
+    assert paged[: len(whole)] == whole
+    with database(settings) as connection:  # lines of a second chain, as there are once the key of the first was lost
+        connection.execute("UPDATE audit SET chain = 'default/k2' WHERE chain = 'default' AND seq > 5")
+        connection.execute("INSERT INTO audit_chain SELECT 'default/k2', seq, mac, \"end\" FROM audit_chain")
+    again = await opens()
+    assert [line async for line in again._audit.lines("default")][: len(whole)] == whole
+    assert (await again.audit(ROOT, after=3, limit=limit))[:9] == whole[3 : 3 + limit]

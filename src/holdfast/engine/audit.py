@@ -101,6 +101,17 @@ class Audit:
                 return
             after = (rows[-1].chain, rows[-1].seq)
 
+    async def page(self, tenant: str, *, after: int, limit: int) -> list[AuditLine] | None:
+        """The lines of a tenant beyond a number, in order; None where they are of more than one chain, so that they
+        have no numbers of their own.
+        """
+        chains = [chain for chain in await self._warm.chains() if _tenant_of(chain) == tenant]
+        if len(chains) > 1:
+            return None
+        chain = chains[0] if chains else tenant
+        rows = await self._warm.audit(tenant=tenant, after=(chain, after), limit=limit)
+        return [_decoder.decode(row.line) for row in rows]
+
     async def check(self, tenant: str) -> AsyncIterator[tuple[str, str | None]]:
         """Each of a tenant's chains, and what is wrong with it: None, or a sentence.
 

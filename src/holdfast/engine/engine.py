@@ -673,9 +673,9 @@ class Engine:
             after: how many lines to skip.
         """
         with self._gate.asked(who, "audit", session_id or "") as asked:
-            lines = await self._trail.lines(who, session_id)
+            lines = await self._trail.lines(who, session_id, max(0, after), max(1, limit))
             asked.done()
-            return lines[after : after + max(1, limit)]
+            return lines
 
     async def verify(self, who: Principal, session_id: str | None = None) -> AsyncIterator[Verified]:
         """Read everything of the tenant back and compare, one finding a session and one an audit chain."""

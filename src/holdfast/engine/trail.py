@@ -20,11 +20,11 @@ class Trail:
     def __init__(self, journal: Journal, gate: Gate, audit: Audit) -> None:
         self._journal, self._gate, self._audit = journal, gate, audit
 
-    async def lines(self, who: Principal, session: str | None) -> list[AuditLine]:
-        """Who did what, oldest first: all about one session, or all lines of the tenant's chain.
+    async def lines(self, who: Principal, session: str | None, after: int, limit: int) -> list[AuditLine]:
+        """Who did what, oldest first, ``limit`` lines beyond the first ``after``: about one session, or the tenant's.
 
         Raises:
-            PermissionDeniedError: the tenant's chain is for its admins and auditors.
+            PermissionDeniedError: the tenant's lines are for its admins and auditors.
         """
         lines: list[AuditLine] = []
         if session is not None:
@@ -32,8 +32,10 @@ class Trail:
         elif not who.roles & {"admin", "auditor"}:
             raise PermissionDeniedError(who.id, "audit")
         await self._audit.flush()
+        if session is None and (page := await self._audit.page(who.tenant, after=after, limit=limit)) is not None:
+            return page
         lines += [line async for line in self._audit.lines(who.tenant, session)]
-        return sorted(lines, key=lambda line: line.at)
+        return sorted(lines, key=lambda line: line.at)[after : after + limit]
 
     async def _log(self, who: Principal, session: str) -> list[AuditLine]:
         """A session's log as audit lines; its headers outlive its content, so a purged session has them too."""
