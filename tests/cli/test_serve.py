@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -39,23 +39,33 @@ def process(home: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
             started.kill()
 
 
-def test_people_get_an_address_that_opens_and_the_way_to_use_it_with_curl(tmp_path: Path) -> None:
+def test_people_get_an_address_that_opens_and_lines_for_their_shell(tmp_path: Path) -> None:
     home = tmp_path / "a home"
     with process(home, "--port", "0") as started:
         assert started.stdout is not None
         text = "".join(iter(started.stdout.readline, "\n"))  # up to the first blank line
-        text += "".join(started.stdout.readline() for _ in range(3))
+        text += "".join(started.stdout.readline() for _ in range(4))
+        lines = [line.removeprefix("  shell").strip() for line in text.splitlines()[-3:]]
+        script = "\n".join(lines[: 3 if shutil.which("curl") else 2])
+        path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+        typed = subprocess.run(
+            ["sh", "-euc", script],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            env={**os.environ, "PATH": path},
+            check=False,
+        )
         started.send_signal(signal.SIGINT)
         out, errors = started.communicate(timeout=20)
         assert started.returncode == 0
     token = (home / "token").read_text().strip()
     address = re.search(r"Holdfast is at (http://127\.0\.0\.1:\d+) ", text)
     assert address is not None
-    assert f"open  {address[1]}/#token={token}\n" in text
-    export = re.search(r"export HOLDFAST_TOKEN=\$\(cat (.*)\)", text)
-    assert export is not None
-    assert shlex.split(export[1]) == [str(home / "token")]
-    assert f"{address[1]}/v1/sessions" in text
+    assert f"open   {address[1]}/#token={token}\n" in text
+    assert typed.returncode == 0, typed.stderr
+    assert "No sessions" in typed.stdout
+    assert shutil.which("curl") is None or '"sessions":[]' in typed.stdout
     assert out.strip() == ""
     assert "Traceback" not in errors
     assert token not in errors

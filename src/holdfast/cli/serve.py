@@ -98,9 +98,10 @@ def _tell(address: Address, settings: Settings) -> None:
         token = shlex.quote(str((settings.home / NAME).absolute()))
         lines += [
             "",
-            f"  open  {address.url}/#token={local_token(settings.home)}",
-            f"  curl  export HOLDFAST_TOKEN=$(cat {token})",
-            f'        curl -H "Authorization: Bearer $HOLDFAST_TOKEN" {address.url}/v1/sessions',
+            f"  open   {address.url}/#token={local_token(settings.home)}",
+            f"  shell  export HOLDFAST_URL={address.url} HOLDFAST_TOKEN=$(cat {token})",
+            "         holdfast sessions list",
+            '         curl -H "Authorization: Bearer $HOLDFAST_TOKEN" $HOLDFAST_URL/v1/sessions',
             "",
         ]
     say("\n".join(lines))
