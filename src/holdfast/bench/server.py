@@ -32,7 +32,9 @@ UNBOUNDED = 10_000_000
 
 def bare() -> FastAPI:
     """The floor. It knows nobody, keeps nothing and reads no JSON."""
-    app = FastAPI(openapi_url=None, docs_url=None, redoc_url=None, telemetry={"tracing": False, "metrics": False})
+    app = FastAPI(
+        openapi_url=None, docs_url=None, redoc_url=None, telemetry={"tracing": False, "metrics": False, "logs": False}
+    )
     kept: dict[str, bytes] = {}
 
     @app.get(f"{BARE}/read")

@@ -16,10 +16,11 @@ from functools import lru_cache
 from typing import Any, TypeVar, cast
 
 import msgspec
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from holdfast.errors import InvalidRequestError, LimitExceededError, MediaTypeError, RequestTooLargeError
 from holdfast.model.limits import Limits
+from holdfast.service.route import fields
 
 T = TypeVar("T")
 
@@ -72,17 +73,26 @@ async def read(request: Request, most: int) -> bytes:
     Raises:
         RequestTooLargeError: it says it is longer, before any of it is read, or turns out to be.
         InvalidRequestError: its length is not a number.
+        ClientDisconnect: whoever sends it went away.
     """
-    length = request.headers.get("content-length")
-    if length is not None:
+    told = fields(request, b"content-length")
+    if told:
+        length = told[0]
         if not (length.isascii() and length.isdigit()):
             raise InvalidRequestError("Content-Length is not a number")
         if len(length) > 18 or int(length) > most:
             raise RequestTooLargeError("body", most)
-    body = bytearray()  # grows in place; a list of pieces, joined at the end, leaves holes where they were
-    async for part in request.stream():
+    body: bytes | bytearray = b""
+    more = True
+    while more:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnect
+        part, more = message.get("body", b""), message.get("more_body", False)
         if len(body) + len(part) > most:
             raise RequestTooLargeError("body", most)
+        if more and not body:  # grows in place; a list of pieces, joined at the end, leaves holes where they were
+            body = bytearray()
         body += part
     return bytes(body)
 
@@ -94,11 +104,12 @@ def media(request: Request, allowed: Sequence[str]) -> str:
         MediaTypeError: another one, or none; a parameter but ``charset=utf-8`` (and the ``boundary`` of a multipart
             body); a body that is compressed, which nobody here unpacks.
     """
-    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    coding = "".join(fields(request, b"content-encoding")[:1]).strip().lower()
     if coding not in ("", "identity"):
         raise MediaTypeError(f"Content-Encoding {coding[:_SHOWN]}", ("identity",))
-    given = request.headers.getlist("content-type")
-    line = given[0] if len(given) == 1 else ", ".join(given)
+    line = ", ".join(fields(request, b"content-type"))
+    if line in allowed:
+        return line
     kind, *parameters = (part.strip() for part in line.split(";"))
     kind = kind.lower()
     if kind not in allowed or not all(_is_known(kind, parameter) for parameter in parameters):
@@ -153,9 +164,8 @@ async def take(
 
     Raises what ``read``, ``media`` and ``decode`` raise, and ``InvalidRequestError`` where there is no body.
     """
-    headers = request.headers
-    told = "content-type" in headers
-    if told and headers.get("content-length") != "0":
+    told = bool(fields(request, b"content-type"))
+    if told and fields(request, b"content-length")[:1] != ["0"]:
         media(request, allowed)
     data = await read(request, most)
     if not data:

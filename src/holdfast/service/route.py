@@ -14,19 +14,25 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import request_response
+from starlette.types import Receive, Scope, Send
 
 from holdfast.errors import InvalidRequestError
 
+_LISTS = frozenset({b"if-none-match", b"prefer"})
 _SAYS_BODY = frozenset({b"content-length", b"transfer-encoding"})
 
 
 class Read(NamedTuple):
-    """How one parameter is read: the argument it becomes, its name in the request, and what makes a value of it."""
+    """How one parameter is read: the argument it becomes, its name in the request, and what makes a value of it.
+
+    Attributes:
+        key: the name as it is found by: of a header as it comes in, in lower case.
+    """
 
     argument: str
     name: str
     where: str
+    key: Any
     validate: Callable[..., tuple[Any, Any]]
     required: bool
 
@@ -36,7 +42,13 @@ class Route(APIRoute):
 
     def __init__(self, path: str, endpoint: Callable[..., Any], **declared: Any) -> None:
         super().__init__(path, endpoint, **declared)
-        self.app = request_response(self._handler())
+        handle = self._handler()
+
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            answer = await handle(Request(scope, receive, send))
+            await answer(scope, receive, send)
+
+        self.app = app  # FastAPI's own looks once more for the errors that the application around it deals with
 
     def _handler(self) -> Callable[[Request], Awaitable[Response]]:
         told = self.dependant
@@ -55,6 +67,7 @@ class Route(APIRoute):
                 ("header", told.header_params),
             )
         )
+        wanted = frozenset(one.key for one in header)
 
         async def handle(request: Request) -> Response:
             given: dict[str, Any] = {}
@@ -69,11 +82,19 @@ class Route(APIRoute):
             if query and (request.scope["query_string"] or any(one.required for one in query)):
                 _take(query, request.query_params, given)
             if header:
-                _take(header, request.headers, given)
+                _take(header, _said(request, wanted), given)
             response: Response = await endpoint(**given)
             return response
 
         return handle
+
+
+def fields(request: Request, name: bytes) -> list[str]:
+    """What the header fields of a name say, one after the other; the name is in lower case.
+
+    Starlette's ``Headers`` would look at all of them for each name, and at what it was asked for first.
+    """
+    return [value.decode("latin-1") for given, value in request.scope["headers"] if given == name]
 
 
 def _refuse_body(request: Request) -> None:
@@ -84,17 +105,37 @@ def _refuse_body(request: Request) -> None:
 
 
 def _read(field: Any, where: str) -> Read:
-    return Read(field.name, field.alias, where, field.validate, field.field_info.is_required())
+    key = field.alias.lower().encode() if where == "header" else field.alias
+    return Read(field.name, field.alias, where, key, field.validate, field.field_info.is_required())
 
 
-def _take(reads: tuple[Read, ...], found: Mapping[str, Any], given: dict[str, Any]) -> None:
+def _said(request: Request, wanted: frozenset[bytes]) -> dict[bytes, str]:
+    """What the header fields of some names say.
+
+    Raises:
+        InvalidRequestError: one is there twice and is no list (RFC 9110, 5.3): which one counts, a proxy may see
+            otherwise than this service.
+    """
+    found: dict[bytes, str] = {}
+    for name, value in request.scope["headers"]:
+        if name in wanted:
+            text = value.decode("latin-1")
+            if name in found:
+                if name not in _LISTS:
+                    raise InvalidRequestError("it is given twice", name.decode("latin-1"))
+                text = f"{found[name]}, {text}"
+            found[name] = text
+    return found
+
+
+def _take(reads: tuple[Read, ...], found: Mapping[Any, Any], given: dict[str, Any]) -> None:
     """Put what is there among the arguments; what is not there is left to the endpoint's own default.
 
     Raises:
         RequestValidationError: one is missing, or of no value that is allowed.
     """
-    for argument, name, where, validate, required in reads:
-        raw = found.get(name)
+    for argument, name, where, key, validate, required in reads:
+        raw = found.get(key)
         if raw is None:
             if required:
                 raise RequestValidationError([{"loc": (where, name), "msg": "it is wanted", "type": "missing"}])

@@ -16,6 +16,7 @@ from holdfast.service.auth.caller import ONE_WANTED, Authenticator, Caller
 from holdfast.service.logs import Logs
 from holdfast.service.meters import Meters
 from holdfast.service.rates import Rates
+from holdfast.service.route import fields
 from holdfast.settings import Settings
 
 T = TypeVar("T")
@@ -74,7 +75,7 @@ class Service:
 
 def service_of(request: Request) -> Service:
     """The service a request came to."""
-    return cast(Service, request.app.state.service)
+    return cast(Service, request.app.state["service"])
 
 
 def caller_of(request: Request) -> Caller:
@@ -90,7 +91,7 @@ async def principal(request: Request) -> Principal:
             at a time.
     """
     service = service_of(request)
-    given = request.headers.getlist("authorization")
+    given = fields(request, b"authorization")
     if len(given) > 1:  # which one counts, a proxy may see otherwise than this service
         raise UnauthenticatedError(ONE_WANTED)
     caller = await service.authenticator.authenticate(given[0] if given else None)
