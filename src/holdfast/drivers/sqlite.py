@@ -99,6 +99,7 @@ class SqliteFile:
         self._sent = self._wary = self._log_pages = 0
         self._taking = _QUICK / 2  # seconds, of a commit in the event loop's thread
         self._closed = False
+        self._patient = True  # whether the connection that writes waits for other processes
         self._writer = self._connect()
         self.read = self._connect(read_only=True)
         self._thread = threading.Thread(target=self._run, name=f"holdfast-{name}-writer", daemon=True)
@@ -199,11 +200,7 @@ class SqliteFile:
         try:
             self._turn = []
             start = time.perf_counter()
-            with contextlib.suppress(apsw.Error):  # a connection that is given up is told nothing any more
-                self._writer.set_busy_timeout(0)
             done = self._commit(turn, patient=False)
-            with contextlib.suppress(apsw.Error):
-                self._writer.set_busy_timeout(_BUSY_MILLISECONDS)
             took = time.perf_counter() - start
             self._taking += (took - self._taking) / _OF_LATE
             if self._taking > _QUICK or took > _SLOW:
@@ -254,6 +251,9 @@ class SqliteFile:
         connection = self._writer
         running = False
         try:
+            if patient is not self._patient:
+                connection.set_busy_timeout(_BUSY_MILLISECONDS if patient else 0)
+                self._patient = patient
             connection.execute("BEGIN IMMEDIATE")
             running = True
             for sent in batch:
@@ -296,7 +296,7 @@ class SqliteFile:
         with contextlib.suppress(apsw.Error):
             self._writer.close(True)
         with contextlib.suppress(apsw.Error):
-            self._writer = self._connect()
+            self._writer, self._patient = self._connect(), True
 
 
 class Mapped:

@@ -149,9 +149,10 @@ class Authoring:
 
     def request(self, ask: Ask) -> Request:
         """What is asked, under a change id of ours where the author named none."""
-        for what, name in (("a change id", ask.change_id), ("a group", ask.group)):
-            if name is not None:
-                check_text(what, name, most=_MOST_NAME)
+        if ask.change_id is not None:
+            check_text("a change id", ask.change_id, most=_MOST_NAME)
+        if ask.group is not None:
+            check_text("a group", ask.group, most=_MOST_NAME)
         change = ask.change_id or urlsafe_b64encode(self._chance.bytes(16))[:22].decode()
         return Request(ask.verb, ask.who.id, change, b"", ask.version, ask.group, ask.fence)
 

@@ -61,13 +61,13 @@ class Gate:
 
         It refuses nobody: whoever it does not admit is answered by how the session stands now.
         """
-        opened = self._journal.recalled(session)
+        now = self._clock.now()
+        opened = self._journal.recalled(session, now)
         if opened is None or not may(who, verb, opened.header):
             return None
         header = opened.header
-        if header.status is not Status.DRAFT or header.status_at(self._clock.now()) is not Status.DRAFT:
-            return None
-        return opened
+        draft = header.status is Status.DRAFT and header.status_at(now) is Status.DRAFT
+        return opened if draft else None
 
     async def settled(
         self, session: str, who: Principal, verb: str, *, load: bool = False, gone: bool = False

@@ -105,14 +105,14 @@ class Journal:
         await self.log.check_newest(head)
         return self._remember(opened)
 
-    def recalled(self, session: str) -> Opened | None:
+    def recalled(self, session: str, now: datetime) -> Opened | None:
         """A session with its items as seen here within the last half second, None if it was not.
 
         For a writer: what it writes lands only on the step it was decided on, so nothing older is ever built upon,
         and a right that was taken away elsewhere ends within that half second.
         """
         known = self._opened.get(session)
-        if known is not None and known.loaded and known.seen and self._clock.now() - known.seen < _FRESH:
+        if known is not None and known.loaded and known.seen and now - known.seen < _FRESH:
             return known
         return None
 
@@ -224,29 +224,28 @@ class Journal:
         sealed: list[SealedItem] = []
         if step.items is not None:
             for change in step.changes:
+                item_id = cipher.item_id(change.key)
                 if change.before is not None:
-                    root ^= cipher.root_part(cipher.item_id(change.key), change.before.version)
+                    root ^= cipher.root_part(item_id, change.before.version)
                 item = step.items.get(change.key)
                 if item is None:
-                    sealed.append(SealedItem(cipher.item_id(change.key), 0, None))
+                    sealed.append(SealedItem(item_id, 0, None))
                 else:
-                    row = seal_item(cipher, item)
-                    root ^= cipher.root_part(row.id, row.version)
-                    sealed.append(row)
+                    root ^= cipher.root_part(item_id, item.version)
+                    sealed.append(seal_item(cipher, item, item_id=item_id))
         notes = None
         if step.notes:
             notes = dict(opened.notes)
             for key, body in step.notes.items():
-                old = notes.pop(key, None)
+                item_id, old = cipher.item_id(key), notes.pop(key, None)
                 if old is not None:
-                    root ^= cipher.root_part(cipher.item_id(key), old.version)
+                    root ^= cipher.root_part(item_id, old.version)
                 if body is None:
-                    sealed.append(SealedItem(cipher.item_id(key), 0, None))
+                    sealed.append(SealedItem(item_id, 0, None))
                     continue
                 notes[key] = Item(key, "", msgspec.json.encode(body), number, number)
-                row = seal_item(cipher, notes[key], note=True)
-                root ^= cipher.root_part(row.id, row.version)
-                sealed.append(row)
+                root ^= cipher.root_part(item_id, number)
+                sealed.append(seal_item(cipher, notes[key], note=True, item_id=item_id))
         return sealed, notes, root.to_bytes(32, "big")
 
     # -- unsealing -----------------------------------------------------------------------------------------------------

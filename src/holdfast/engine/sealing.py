@@ -143,9 +143,10 @@ class _Stored(msgspec.Struct, frozen=True, array_like=True, gc=False):
 _stored_decoder = msgspec.json.Decoder(_Stored)
 
 
-def seal_item(cipher: Cipher, item: Item, note: bool = False) -> SealedItem:
-    """An item for rest, bound to its name and its version."""
-    item_id = cipher.item_id(item.key)
+def seal_item(cipher: Cipher, item: Item, note: bool = False, *, item_id: bytes | None = None) -> SealedItem:
+    """An item for rest, bound to its opaque name and its version; ``item_id`` is that name where it is at hand."""
+    if item_id is None:
+        item_id = cipher.item_id(item.key)
     meta = _encode(_Stored(item.key, item.position, item.written, note))
     data = deflate(len(meta).to_bytes(2, "big") + meta + item.raw)
     return SealedItem(item_id, item.version, cipher.seal(data, _item_aad(item_id, item.version)))
