@@ -32,6 +32,18 @@ def numbers(connection: apsw.Connection) -> list[int]:
     return [row[0] for row in connection.execute("SELECT a FROM t ORDER BY a")]
 
 
+def count_commits(file: SqliteFile) -> list[bool]:
+    """Grows by one with each transaction that is committed from now on."""
+    commits: list[bool] = []
+
+    def committed() -> bool:
+        commits.append(True)
+        return False
+
+    file._writer.set_commit_hook(committed)
+    return commits
+
+
 def open_file(path: Path, vfs: str | None = None) -> SqliteFile:
     return SqliteFile.open(path, schema=SCHEMA, name="test", vfs=vfs)
 
@@ -180,6 +192,7 @@ async def test_jobs_run_in_the_order_they_were_sent_and_see_what_was_before(file
 )
 async def test_a_job_that_raises_is_rolled_back_alone(file: SqliteFile, fault: str | None) -> None:
     await file.write(insert(1))
+    synced = count_commits(file)
 
     def broken(connection: apsw.Connection) -> None:
         connection.execute("INSERT INTO t VALUES (999, 'before the fault')")
@@ -199,27 +212,20 @@ async def test_a_job_that_raises_is_rolled_back_alone(file: SqliteFile, fault: s
         kind = LookupError if fault is None else StoreUnavailableError
         assert [type(outcome) for outcome in outcomes if isinstance(outcome, BaseException)] == [kind] * 4
         assert numbers(file.read) == [1, *sound]
+        assert len(synced) == 2  # those that kept the writer busy, and these: nobody pays for another's refusal
         assert await file.write(insert(2)) == 2
 
 
 async def test_what_several_turns_brought_while_the_writer_was_busy_is_one_transaction(file: SqliteFile) -> None:
-    commits = 0
-
-    def committed() -> bool:
-        nonlocal commits
-        commits += 1
-        return False
-
+    synced = count_commits(file)
     async with held(file) as go:
         sent = []
         for number in range(10):
             sent.append(asyncio.create_task(file.write(insert(number))))
             await turns()
-        file._writer.set_commit_hook(committed)
         go()
         assert await asyncio.gather(*sent) == list(range(10))
-    file._writer.set_commit_hook(None)
-    assert commits == 2  # that which kept the writer busy, and these
+    assert len(synced) == 2  # that which kept the writer busy, and these
     assert numbers(file.read) == list(range(10))
 
 

@@ -118,4 +118,4 @@ async def test_while_a_long_list_is_made_others_have_their_turn(engine: Engine) 
     seen, turns = turns, 0
     assert [one.session async for one in engine.verify(ROOT) if one.session]
     task.cancel()
-    assert min(seen, turns) >= len(made)
+    assert min(seen, turns) >= len(made) // 16

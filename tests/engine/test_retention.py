@@ -15,7 +15,7 @@ from holdfast.errors import (
     NotDraftError,
     SessionGoneError,
 )
-from holdfast.model.access import Principal
+from holdfast.model.access import Principal, Role
 from holdfast.model.retention import Retention
 from holdfast.settings import Settings
 from holdfast.testing.clock import START, ManualClock
@@ -229,6 +229,8 @@ async def test_r13_a_purged_session_is_gone_from_every_tier(opens: Any, clock: M
     session = str((await engine.ingest(ANA, data, "a.md", retention=Retention(ttl=1000.0))).id)
     kept = str((await engine.ingest(ANA, data, "a.md", retention=Retention(ttl=None))).id)
     await engine.label(session, ANA, "a label")
+    for shared in (session, kept):
+        await engine.grant(shared, ANA, "ben", Role.VIEWER)
     assert holding(settings.home, session)
     clock.advance(1000)
     assert (await engine.sweep(ROOT)).expired == 1
@@ -244,6 +246,7 @@ async def test_r13_a_purged_session_is_gone_from_every_tier(opens: Any, clock: M
     assert connection.execute("SELECT count(*) FROM item WHERE session = ?", (number,)).get == 0
     lengths = connection.execute("SELECT DISTINCT length(payload) FROM log WHERE session = ?", (number,)).fetchall()
     assert lengths == [(32,)]  # the hash of what was there
+    assert connection.execute("SELECT id FROM member").fetchall() == [(kept,)]
     connection.close()
     for each in (engine, await opens()):
         for refused in (each.header(session, ANA), each.revive(session, ANA), each.export(session, ANA)):
@@ -252,7 +255,7 @@ async def test_r13_a_purged_session_is_gone_from_every_tier(opens: Any, clock: M
             assert caught.value.restorable_until is None
         assert session not in [header.id for header in (await each.find(ANA)).headers]
     verbs = [line.verb for line in await engine.audit(ANA, session_id=session)]
-    assert verbs[:2] == ["create", "label"]
+    assert verbs[:3] == ["create", "label", "grant"]
     assert "purge" in verbs
     assert [verified.ok async for verified in engine.verify(ROOT)] == [True] * 3
     assert (await engine.sweep(ROOT)).total == 0

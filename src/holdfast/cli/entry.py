@@ -10,8 +10,13 @@ import signal
 
 def main() -> None:
     """The entry point of the ``holdfast`` script."""
-    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    ours = (
+        signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    )  # and not ignored, as whoever started it may wish
+    if ours:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
     from holdfast.cli.main import main as run
 
-    signal.signal(signal.SIGINT, before)
+    if ours:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     run()

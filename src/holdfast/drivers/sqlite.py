@@ -243,7 +243,7 @@ class SqliteFile:
             sent.settle()
 
     def _commit(self, batch: list[_Sent[Any]], *, patient: bool = True) -> bool:
-        """Run a batch as one transaction; if a job raises, run each alone. A disk that fails fails them all.
+        """Run a batch as one transaction; a job that raises is undone alone. A disk that fails fails them all.
 
         Returns:
             Whether it came to an outcome: not, if another process is writing and this is not ``patient``.
@@ -270,9 +270,32 @@ class SqliteFile:
                 for sent in batch:
                     sent.error = ours
                 return True
-            for sent in batch:
-                self._commit([sent])
+            self._commit_apart(batch)
         return True
+
+    def _commit_apart(self, batch: list[_Sent[Any]]) -> None:
+        """Run a batch once more, of which a job has raised: each within a savepoint, so that it is undone alone, and
+        all with one sync. One refused writer who keeps asking would else cost every other a sync of his own.
+        """
+        connection = self._writer
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            for sent in batch:
+                connection.execute("SAVEPOINT job")
+                try:
+                    sent.result, sent.error = sent.job(connection), None
+                except BaseException as error:
+                    if isinstance(error, apsw.Error) and not isinstance(error, _OF_ONE_JOB):
+                        raise
+                    connection.execute("ROLLBACK TO job")
+                    sent.error = as_ours(error, self.name)
+                connection.execute("RELEASE job")
+            connection.execute("COMMIT")
+        except BaseException as error:
+            self._roll_back()
+            ours = as_ours(error, self.name)
+            for sent in batch:
+                sent.error = ours
 
     def _logged(self, connection: apsw.Connection, database: str, pages: int) -> int:
         """Told by SQLite, after a commit, how long the write-ahead log is."""

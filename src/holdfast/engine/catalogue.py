@@ -14,7 +14,7 @@ from holdfast.model.session import GONE, Header, SealedHead, Tier
 from holdfast.model.text import is_text
 from holdfast.ports.warm import Query, WarmStore
 
-_AT_ONCE = 256
+_AT_ONCE, _TURN = 256, 16
 
 
 class Page(msgspec.Struct, frozen=True):
@@ -65,9 +65,10 @@ class Catalogue:
         """Every session that matches, newest first, for whoever may see all of them. Others get their turn between."""
         while True:
             heads = await self._warm.find(query, after=after, limit=_AT_ONCE)
-            for head in heads:
+            for count, head in enumerate(heads, 1):
                 yield head
-                await asyncio.sleep(0)  # an embedded store never waits, and there may be thousands
+                if count % _TURN == 0:  # an embedded store never waits, and there may be thousands
+                    await asyncio.sleep(0)
             if len(heads) < _AT_ONCE:
                 return
             after = PageCursor(heads[-1].created, heads[-1].id)

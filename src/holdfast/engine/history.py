@@ -129,5 +129,4 @@ class History:
 
     async def _touched_since(self, opened: Opened, version: int) -> dict[str, Before | None]:
         self.check_version(opened, version)
-        commits = await self._journal.log.since(opened, version)
-        return first_before(entry.changes for entry in commits)
+        return await self._journal.log.touched(opened, version)

@@ -4,11 +4,13 @@ by link.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 
 from holdfast.engine.opened import Opened
 from holdfast.engine.sealing import decode_entry, open_payload
 from holdfast.errors import TamperedError
+from holdfast.model.change import Before, first_before
 from holdfast.model.cursor import Seen
 from holdfast.model.entry import GENESIS, Entry, EntryHeader, SealedEntry, entry_digest
 from holdfast.model.session import SealedHead
@@ -53,22 +55,26 @@ class Log:
             sealed += reversed(older)
         return self._linked(opened, sealed, steps, ROOM, partly=_full(sealed, ROOM))
 
-    async def since(self, opened: Opened, version: int) -> list[Entry]:
-        """The commits that made the versions above one, in order."""
-        commits: list[Entry] = []
+    async def touched(self, opened: Opened, version: int) -> dict[str, Before | None]:
+        """Each key that commits after a version have touched, and where it stood at that version.
+
+        However long that is ago, no more than a page of the log is held at a time, and others have their turn between.
+        """
+        befores: dict[str, Before | None] = {}
         before = opened.header.step + 1
         limit = min(_PAGE, opened.header.version - version + 4)
         while before > 1:
             page = await self.recent(opened, before=before, limit=limit)
-            if not page:
-                break
             for entry in page:
                 if entry.version <= version:
-                    return commits[::-1]
+                    return befores
                 if entry.commit:
-                    commits.append(entry)
+                    befores |= first_before([entry.changes])  # an older one tells of the key's place before
+            if not page:
+                break
             before, limit = page[-1].step, _PAGE
-        return commits[::-1]
+            await asyncio.sleep(0)
+        return befores
 
     async def headers(self, session: str, *, after: int, limit: int) -> list[EntryHeader]:
         """Who did what, when, beyond a step: what is left of a log whose content is gone."""

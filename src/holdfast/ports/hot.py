@@ -120,7 +120,7 @@ class HotStore(Protocol):
     @abstractmethod
     async def purge(self, session: str) -> None:
         """Remove every item, leave of every payload of the log its hash (``purged_payload``), destroy the data key
-        and clear ``due``, all in one step.
+        and clear ``due``, all in one step; nobody is a member of it any more.
 
         The head and the headers of the entries stay. A session that is not there is no error.
         """

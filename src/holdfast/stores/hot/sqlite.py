@@ -198,6 +198,7 @@ class SqliteHotStore(HotStore):
                 log: Any = connection.execute("SELECT step, payload FROM log WHERE session = ?", (number,)).fetchall()
                 left = [(purged_payload(payload), number, step) for step, payload in log]
                 connection.executemany("UPDATE log SET payload = ? WHERE session = ? AND step = ?", left)
+            connection.execute("DELETE FROM member WHERE id = ?", (session,))
             connection.execute("UPDATE session SET key = NULL, due = NULL, purged = 1 WHERE no = ?", (number,))
 
         await self._file.write(job)
