@@ -311,3 +311,29 @@ def test_a_list_of_tags_is_read_as_rfc_9110_has_it() -> None:
     assert not is_known('"a", *', '"b"')
     assert not is_known(None, '"b"')
     assert is_known("*", '"b"')
+
+
+async def test_a_condition_that_would_not_be_kept_is_refused(front: Front, ana: httpx2.AsyncClient) -> None:
+    """RFC 9110, 13: whoever names one, and is not heard, takes a change for guarded that is not."""
+    tried = 0
+    for operation in operations(front.document):
+        if operation.method in ("GET", "HEAD"):
+            continue
+        _, asked = await front.ready(operation)
+        for name in {"If-Match", "If-None-Match"} - {name for name in ("If-Match",) if operation.takes(name)}:
+            answer = await front.send(ADMIN if not operation.of_session else ANA, asked, **{name.lower(): '"1"'})
+            assert (answer.status_code, answer.json()["code"]) == (400, "invalid-request"), operation.name
+            tried += 1
+    assert tried > 40
+
+
+async def test_a_parameter_that_nobody_knows_is_refused(ana: httpx2.AsyncClient, front: Front) -> None:
+    """A misspelt ``fence`` would be a write without one."""
+    address, tag = await front.make()
+    for query, name in (("fense=3", "fense"), ("fence=1&fence=2", "fence"), ("%00=1", "")):
+        answer = await ana.put(f"{address}/items/chunks/0001?{query}", json=TEXT, headers={"if-match": tag})
+        assert (answer.status_code, answer.json()["code"]) == (400, "invalid-request"), answer.text
+        assert name in answer.json()["where"]
+    assert "after, before, rebase" in answer.json()["detail"]
+    assert (await ana.get(f"{address}/header?x=1")).status_code == 400
+    assert (await ana.get(f"{address}/header")).headers["etag"] == tag

@@ -7,7 +7,7 @@ FastAPI's own.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from fastapi.exceptions import RequestValidationError
@@ -18,6 +18,9 @@ from starlette.types import Receive, Scope, Send
 
 from holdfast.errors import InvalidRequestError
 
+_READING = frozenset({"GET", "HEAD"})
+_PRECONDITIONS = frozenset({b"if-match", b"if-none-match"})
+_SHOWN = 64
 _LISTS = frozenset({b"if-none-match", b"prefer"})
 _SAYS_BODY = frozenset({b"content-length", b"transfer-encoding"})
 
@@ -68,6 +71,8 @@ class Route(APIRoute):
             )
         )
         wanted = frozenset(one.key for one in header)
+        names = [one.name for one in query]
+        refused = frozenset() if (self.methods or _READING) <= _READING else _PRECONDITIONS - wanted
 
         async def handle(request: Request) -> Response:
             given: dict[str, Any] = {}
@@ -79,10 +84,10 @@ class Route(APIRoute):
                 _refuse_body(request)
             if path:
                 _take(path, request.scope["path_params"], given)
-            if query and (request.scope["query_string"] or any(one.required for one in query)):
-                _take(query, request.query_params, given)
-            if header:
-                _take(header, _said(request, wanted), given)
+            if request.scope["query_string"] or any(one.required for one in query):
+                _take(query, _asked(request, names), given)
+            if wanted or refused:
+                _take(header, _said(request, wanted, refused), given)
             response: Response = await endpoint(**given)
             return response
 
@@ -109,15 +114,34 @@ def _read(field: Any, where: str) -> Read:
     return Read(field.name, field.alias, where, key, field.validate, field.field_info.is_required())
 
 
-def _said(request: Request, wanted: frozenset[bytes]) -> dict[bytes, str]:
+def _asked(request: Request, names: Sequence[str]) -> dict[str, str]:
+    """The query parameters.
+
+    Raises:
+        InvalidRequestError: one is not known here, such as ``fense``, or is there twice.
+    """
+    found: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        if name not in names:
+            there = f"there are: {', '.join(names)}" if names else "there is none here"
+            raise InvalidRequestError(f"there is no such parameter; {there}", f"query: {name[:_SHOWN]}")
+        if name in found:
+            raise InvalidRequestError("it is given twice", f"query: {name}")
+        found[name] = value
+    return found
+
+
+def _said(request: Request, wanted: frozenset[bytes], refused: frozenset[bytes]) -> dict[bytes, str]:
     """What the header fields of some names say.
 
     Raises:
-        InvalidRequestError: one is there twice and is no list (RFC 9110, 5.3): which one counts, a proxy may see
-            otherwise than this service.
+        InvalidRequestError: one is there that names a condition which would not be kept; or one is there twice and is
+            no list (RFC 9110, 5.3): which one counts, a proxy may see otherwise than this service.
     """
     found: dict[bytes, str] = {}
     for name, value in request.scope["headers"]:
+        if name in refused:
+            raise InvalidRequestError("this route heeds no such condition", name.decode("latin-1"))
         if name in wanted:
             text = value.decode("latin-1")
             if name in found:

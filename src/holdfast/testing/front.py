@@ -21,10 +21,9 @@ from holdfast.testing.issuer import Issuer
 
 if TYPE_CHECKING:
     import httpx2
-    from fastapi import FastAPI
     from starlette.types import Message, Receive, Scope, Send
 
-    from holdfast.service.service import Service
+    from holdfast.service.app import Application
 
 _FAILURE_HEADERS = {"allow", "holdfast-version", "retry-after", "www-authenticate"}
 
@@ -51,19 +50,16 @@ class Front:
         app: the application; ``edge`` is the application within its edge, which is what is asked.
     """
 
-    def __init__(self, app: FastAPI, issuer: Issuer, opened: AsyncExitStack) -> None:
+    def __init__(self, edge: Application, issuer: Issuer, opened: AsyncExitStack) -> None:
         from fastapi.routing import APIRoute
 
-        from holdfast.service.edge import Edge
-
-        service: Service = app.state.service
-        self.app, self.issuer, self.service, self._opened = app, issuer, service, opened
-        self.edge = Edge(app, service)
+        self.edge, self.app, self.service = edge, edge.routes, edge.service
+        self.issuer, self._opened = issuer, opened
         self._clients: dict[tuple[Principal | None, str], httpx2.AsyncClient] = {}
         paths = self.document["paths"]
         self._told = [
             (route.path_regex, method, paths[route.path_format][method.lower()])
-            for route in app.routes
+            for route in self.app.routes
             if isinstance(route, APIRoute) and route.include_in_schema
             for method in route.methods or ()
         ]
@@ -151,7 +147,8 @@ class Front:
 
         async def send(method: str, path: str, body: Any = None) -> dict[str, Any]:
             nonlocal tag
-            answer = await ana.request(method, f"{address}{path}", json=body, headers={"if-match": tag})
+            headers = {} if path in ("/publish", "/leases") else {"if-match": tag}
+            answer = await ana.request(method, f"{address}{path}", json=body, headers=headers)
             assert answer.status_code < 300, answer.text
             tag = answer.headers.get("etag", tag)
             told: dict[str, Any] = answer.json()
@@ -210,12 +207,12 @@ class Front:
 
 @asynccontextmanager
 async def opened(settings: Settings, issuer: Issuer, **engine: Any) -> AsyncIterator[Front]:
-    """An application of settings, its engine open until the end of the block; ``engine`` is what ``create_app``
+    """An application of settings, its engine open until the end of the block; ``engine`` is what ``application``
     takes.
     """
-    from holdfast.service.app import create_app
+    from holdfast.service.app import application
 
     async with AsyncExitStack() as stack:
-        app = create_app(settings, **engine)
-        await stack.enter_async_context(app.router.lifespan_context(app))
-        yield Front(app, issuer, stack)
+        edge = application(settings, **engine)
+        await stack.enter_async_context(edge.lifespan())
+        yield Front(edge, issuer, stack)
