@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from coverage import Coverage
 
 from holdfast.compose import open_engine
 from holdfast.engine.engine import Engine
@@ -19,9 +21,18 @@ OpenEngine = Callable[..., Awaitable[Engine]]
 
 # Tests run side by side; threads of numpy's own would only wait for each other. Child processes inherit it.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+# httpx2 looks for it in every folder at each request to an application in this process, and it is not there.
+sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]
 
 SHARED = {"results", "rows", "service"}
 """Fixtures that are dear and made once a file: all tests with one go to the same worker (``--dist loadgroup``)."""
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """One worker more than there are processors: a good part of the tests wait, for a disk or for a deadline."""
+    ours = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
+    return len(ours) + 1
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -31,11 +42,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xdist_group(item.path.stem))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """pytest-cov measures a worker from here on; what began with its process, as in any child, would go on beneath it,
+    and ``no_cover`` would leave nothing out.
+    """
+    while hasattr(session.config, "workerinput") and (measuring := Coverage.current()):
+        measuring.stop()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
-    """What is marked ``no_cover``, as it repeats what others measure once, is not measured in its children either."""
+    """Of the child processes those of ``tests/cli`` are measured. Others are started by the hundred, and do what tests
+    without a child measure once.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        if item.get_closest_marker("no_cover"):
+        if item.path.parent.name != "cli" or item.get_closest_marker("no_cover"):
             patch.delenv("COVERAGE_PROCESS_CONFIG", raising=False)
         return (yield)
 

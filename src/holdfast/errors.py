@@ -17,7 +17,7 @@ added.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any, ClassVar
 
@@ -99,9 +99,13 @@ class RouteNotFoundError(NotFoundError):
 
     code = "route-not-found"
 
-    def __init__(self, method: str, path: str) -> None:
-        self.method, self.path = method, path
-        super().__init__(f"There is nothing at {method} {path}; /openapi.json lists what there is.")
+    def __init__(self, method: str, path: str, allowed: Iterable[str] = ()) -> None:
+        self.method, self.path, self.allowed = method, path, tuple(allowed)
+        if self.allowed:
+            said = f"{path} does not take {method}; it takes {', '.join(self.allowed)}."
+        else:
+            said = f"There is nothing at {method} {path}; /openapi.json lists what there is."
+        super().__init__(said)
 
 
 class BlobNotFoundError(NotFoundError):
@@ -180,9 +184,10 @@ class RefusedError(HoldfastError):
 class PermissionDeniedError(RefusedError):
     code = "permission-denied"
 
-    def __init__(self, principal: str, verb: str) -> None:
-        self.principal, self.verb = principal, verb
-        super().__init__(f"{principal} may not {verb} here.")
+    def __init__(self, principal: str, verb: str, roles: Iterable[str] = ()) -> None:
+        self.principal, self.verb, self.roles = principal, verb, tuple(sorted(roles))
+        tail = f": it is for the role {' or '.join(self.roles)}" if self.roles else ""
+        super().__init__(f"{principal} may not use `{verb}` here{tail}.")
 
 
 class UnauthenticatedError(RefusedError):
@@ -273,12 +278,32 @@ class InvalidItemError(InvalidError):
         super().__init__(f"{key}: {reason}")
 
 
+_SETTINGS: Mapping[str, str] = {
+    "bytes in a session": "limits.session_bytes",
+    "items in a session": "limits.items",
+    "item bytes": "limits.item_bytes",
+    "JSON depth": "limits.depth",
+    "operations in one change-set": "limits.operations",
+    "operations in a patch": "limits.operations",
+    "items in a patch": "limits.operations",
+    "sessions of one owner": "limits.sessions",
+    "labels in a session": "limits.labels",
+    "grants on a session": "limits.grants",
+    "bytes of a source": "limits.source_bytes",
+}
+"""What is counted, and the setting that bounds it."""
+
+
 class LimitExceededError(InvalidError):
+    """More than there may be. ``figure`` is where the counting stopped: there may be more."""
+
     code = "limit-exceeded"
 
     def __init__(self, limit: str, figure: int, maximum: int) -> None:
         self.limit, self.figure, self.maximum = limit, figure, maximum
-        super().__init__(f"{limit} would be {figure:,}; the limit is {maximum:,}. Nothing was changed.")
+        setting = _SETTINGS.get(limit)
+        advice = f"Make it smaller, or raise the setting `{setting}`" if setting else "Make it smaller"
+        super().__init__(f"{limit}: more than {maximum:,}, which is the limit. {advice}. Nothing was changed.")
 
 
 class InvalidRequestError(InvalidError):
@@ -312,7 +337,10 @@ class VersionRequiredError(InvalidError):
 
     def __init__(self, verb: str) -> None:
         self.verb = verb
-        super().__init__(f"Name the version you saw (expected=...) to {verb}: nothing here is last-write-wins.")
+        super().__init__(
+            f"Say which version you saw (If-Match over HTTP, expected= in Python, --expected on the command line):"
+            f" `{verb}` is not last-write-wins."
+        )
 
 
 class ChangeIdReusedError(InvalidError):
@@ -375,6 +403,20 @@ class StoppingError(UnavailableError):
     def __init__(self, reason: str = "it is shutting down") -> None:
         self.reason = reason
         super().__init__(f"The service takes no more requests just now: {reason}. Nothing was done; try again.")
+
+
+class UnreachableError(StoppingError):
+    """Nothing answers at the service's address; nothing was done. Raised by the client."""
+
+    code = "unreachable"
+
+    def __init__(self, address: str, reason: str) -> None:
+        super().__init__(reason)
+        self.address = address
+        self.args = (
+            f"{address} cannot be reached ({reason}): is the service running, and is the address (HOLDFAST_URL) right?"
+            " Nothing was done.",
+        )
 
 
 class RequestTimeoutError(UnavailableError):

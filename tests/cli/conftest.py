@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
+from typer import testing
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from holdfast.cli.main import app
+
+# The runner would make all commands anew at each call, which takes three times as long as what it calls.
+testing._get_command = cache(get_command)  # type: ignore[attr-defined]
 
 _LOG = " ".join(f"On day {day} the log says that the wind was from the west and the sea was calm." for day in range(9))
 DOCUMENT = f"""# The lighthouse

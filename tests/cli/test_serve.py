@@ -28,9 +28,10 @@ RUN = (sys.executable, "-c", "from holdfast.cli.main import main; main()")
 
 
 @contextlib.contextmanager
-def process(home: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
+def process(home: Path, *words: str, address: str | None = None) -> Iterator[subprocess.Popen[str]]:
     """``holdfast serve`` as a person starts it."""
     ours = {name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")}
+    ours |= {} if address is None else {"HOLDFAST_URL": address}
     command = (*RUN, "--home", str(home), "serve", *words)
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ours) as started:
         try:
@@ -71,13 +72,24 @@ def test_people_get_an_address_that_opens_and_lines_for_their_shell(tmp_path: Pa
     assert token not in errors
 
 
+@pytest.mark.parametrize("address", ["http://127.0.0.1:1", None])
+def test_an_address_of_another_service_is_said_not_to_be_heeded(address: str | None, tmp_path: Path) -> None:
+    with process(tmp_path / "home", "--port", "0", address=address) as started:
+        assert started.stdout is not None
+        assert "Holdfast is at" in started.stdout.readline()
+        started.send_signal(signal.SIGINT)
+        _, errors = started.communicate(timeout=20)
+        assert started.returncode == 0
+    assert errors.count("HOLDFAST_URL is not heeded") == (address is not None)
+
+
 async def test_programs_get_one_line_without_the_token_and_nobody_logs_it(tmp_path: Path) -> None:
     async with served(home=tmp_path / "home", HOLDFAST_SERVICE__LOG="debug") as service:
         assert service.mode == "local"
         assert service.token
         async with Peer.to(service.address) as peer:
             await peer.send(
-                request("GET", f"/v1/sessions?token={service.token}", f"Authorization: Bearer {service.token}")
+                request("GET", f"/v1/sessions?text={service.token}", f"Authorization: Bearer {service.token}")
             )
             assert (await peer.answer()).status == 200
             await peer.send(request("GET", "/v1/sessions"))

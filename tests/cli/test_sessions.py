@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast.cli.sessions import expiry, next_step, status_word
+from holdfast.compose import open_engine
+from holdfast.model.access import Principal
 from holdfast.model.session import Header, Lock, Publication, Status
+from holdfast.settings import Settings
+from holdfast.settings.user import LOCAL_TENANT
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Cli
@@ -152,6 +158,24 @@ def test_history_is_a_timeline_with_labels(cli: Cli, session: str, keys: list[st
     older = cli.json("sessions", "history", session, "--before", "2")["entries"]
     assert [entry["step"] for entry in older] == [1]
     assert "--before 3" in cli("sessions", "history", session, "--limit", "1").stderr
+
+
+def test_history_is_as_long_as_asked_for_however_large_the_entries(cli: Cli, session: str, keys: list[str]) -> None:
+    """One page of it is 8 MB at most."""
+
+    async def write() -> None:
+        async with open_engine(Settings(home=cli.home)) as engine:
+            who = Principal("ana", LOCAL_TENANT)
+            for version in range(1, 13):
+                async with engine.edit(session, who, expected=version) as draft:
+                    draft.put(keys[0], {"text": os.urandom(495_000).hex()})
+            assert 0 < len(await engine.history(session, who, limit=50)) < 13
+
+    asyncio.run(write())
+    steps = [entry["step"] for entry in cli.json("sessions", "history", session)["entries"]]
+    assert steps == list(range(13, 0, -1))
+    steps = [entry["step"] for entry in cli.json("sessions", "history", session, "--limit", "11")["entries"]]
+    assert steps == list(range(13, 2, -1))
 
 
 def test_diff_shows_words_with_signs(cli: Cli, session: str, keys: list[str]) -> None:

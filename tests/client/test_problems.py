@@ -110,6 +110,11 @@ def test_facts_of_another_version_do_not_hide_the_error(problem: dict[str, Any])
     assert set(error.facts().values()) == {None}
 
 
+def test_a_fact_that_an_older_service_does_not_tell_leaves_the_others() -> None:
+    told = {"code": "permission-denied", "detail": "Not you.", "principal": "ana", "verb": "metrics"}
+    assert rebuilt(told).facts() == {"principal": "ana", "verb": "metrics", "roles": ()}
+
+
 @pytest.mark.parametrize(
     ("data", "said"),
     [

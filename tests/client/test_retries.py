@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import gzip
 import logging
+import socket
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 
@@ -27,6 +28,7 @@ from holdfast.errors import (
     StoreUnavailableError,
     UnauthenticatedError,
     UnavailableError,
+    UnreachableError,
 )
 from holdfast.model.access import Principal
 from holdfast.model.session import Header, Status
@@ -246,6 +248,18 @@ async def test_an_answer_has_a_bound_also_one_that_unpacks_to_more(monkeypatch: 
         with pytest.raises(ServiceError, match="longer than"):
             await client.revocations()
         assert len(service.asked) == 2
+
+
+async def test_where_nothing_listens_is_told_as_that_and_that_nothing_was_done() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}"
+    async with Client(address, token="t", retries=1) as client:
+        with pytest.raises(UnreachableError) as raised:
+            await client.whoami()
+    assert str(raised.value).startswith(f"{address} cannot be reached (")
+    assert "HOLDFAST_URL" in str(raised.value)
+    assert str(raised.value).endswith("Nothing was done.")
+    assert raised.value.facts().keys() == {"address", "reason"}
 
 
 async def test_a_token_can_be_asked_for_each_time() -> None:

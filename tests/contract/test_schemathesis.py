@@ -2,7 +2,7 @@
 ones, alone and one after another, and holds every answer against what the document says (F23).
 
 ``HOLDFAST_TEST_CONTRACT_CASES`` says how much is left to chance: so many requests at most, for those that come out
-alike are made once (1,000 here; ``make contract`` asks for 100,000). ``HOLDFAST_TEST_SEED`` says where it begins.
+alike are made once (700 here; ``make contract`` asks for 100,000). ``HOLDFAST_TEST_SEED`` says where it begins.
 Beside them stand some 3,000 requests that follow from the document by rule.
 
 Of schemathesis's checks one does not apply: ``object_level_authorization`` wants a second identity, and
@@ -41,7 +41,7 @@ from holdfast.testing.issuer import Issuer
 
 pytestmark = pytest.mark.no_cover  # repeats what others measure once
 
-CASES = int(os.environ.get("HOLDFAST_TEST_CONTRACT_CASES", "1000"))
+CASES = int(os.environ.get("HOLDFAST_TEST_CONTRACT_CASES", "700"))
 SEED = int(os.environ.get("HOLDFAST_TEST_SEED", "1"))
 STEPS = 8
 """Requests of one story, at most."""
@@ -315,8 +315,8 @@ def test_stories_that_follow_the_links_are_answered_as_the_document_says(contrac
         rounds += 1
         asked.run(schema, outcome, until=lambda outcome: outcome.cases >= many)
         outcome.assert_clean()
-    assert outcome.statuses[201] > 20
-    assert len(outcome.succeeded) > 12
+    assert outcome.statuses[201] > many // 20
+    assert len(outcome.succeeded) > 8
 
 
 # -- teeth ------------------------------------------------------------------------------------------------------------

@@ -310,3 +310,26 @@ async def test_the_audit_is_read_page_by_page(opens: Any, settings: Settings, li
     again = await opens()
     assert [line async for line in again._audit.lines("default")][: len(whole)] == whole
     assert (await again.audit(ROOT, after=3, limit=limit))[:9] == whole[3 : 3 + limit]
+
+
+async def test_s19_a_verify_that_is_left_leaves_its_line(engine: Engine) -> None:
+    for _ in range(2):
+        await start(engine)
+    found = engine.verify(ROOT)
+    assert (await anext(found)).ok
+    await found.aclose()  # type: ignore[attr-defined]
+    assert [(line.actor, line.outcome) for line in await engine.audit(ROOT) if line.verb == "verify"] == [
+        ("root", "ok")
+    ]
+
+
+async def test_only_a_session_that_is_there_is_verified(engine: Engine) -> None:
+    session, another = await start(engine), Principal("otto", "another", frozenset({"auditor"}))
+    assert [one.session async for one in engine.verify(ROOT, session)] == [session]
+    for who, name in ((ROOT, "nosuch"), (ROOT, "ö"), (another, session)):
+        with pytest.raises(SessionNotFoundError):
+            await anext(engine.verify(who, name))
+    told = {line.outcome for line in await engine.audit(another) if line.verb == "verify"}
+    assert told == {"permission-denied"}  # the audit is told that it is there, who asked is not
+    outcomes = [line.outcome for line in await engine.audit(ROOT) if line.verb == "verify"]
+    assert outcomes == ["ok", "session-not-found", "session-not-found"]

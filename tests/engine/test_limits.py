@@ -1,4 +1,4 @@
-"""S20: over a limit nothing is changed, and the refusal names the limit and the figure; bombs cost no memory."""
+"""S20: over a limit nothing is changed, and the refusal names the limit and its setting; bombs cost no memory."""
 
 # ruff: noqa: PT012 - an edit is a block
 
@@ -53,7 +53,7 @@ async def unchanged(
 ) -> None:
     assert (error.limit, error.figure, error.maximum) == (limit, figure, most)
     assert limit in str(error)
-    assert f"{figure:,}" in str(error)
+    assert "raise the setting `limits." in str(error)
     assert f"{most:,}" in str(error)
     assert (await engine.header(session, ANA)).step == 1
 

@@ -6,6 +6,7 @@ Started by ``test_f15_scarcity.py``; prints one JSON line of counts, and in ``wr
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import resource
@@ -17,7 +18,7 @@ from typing import Any
 
 import apsw
 
-from holdfast.errors import StoreFullError, StoreUnavailableError, UnavailableError
+from holdfast.errors import ConfigurationError, StoreFullError, StoreUnavailableError, UnavailableError
 from holdfast.stores.hot.sqlite import SqliteHotStore
 from holdfast.testing.ledger import Ledger
 
@@ -125,8 +126,8 @@ async def read_only(folder: Path) -> Counts:
     for path in (home / "hot.db", home / "new.db"):
         try:
             store = SqliteHotStore.open(path)
-        except StoreUnavailableError:
-            counts["refused"] += 1
+        except ConfigurationError as error:
+            counts["refused"] += "read-only file system" in str(error)
         except Exception as error:
             counts["wrong"].append(f"open read-only: {error!r}")
         else:
@@ -134,6 +135,32 @@ async def read_only(folder: Path) -> Counts:
             counts["wrong"].append("opened a store it cannot write to")
     os.system(f"mount -o remount,rw {folder}")
     await reopen(counts, ledger, home / "hot.db")
+    counts["acks"] = len(ledger.acked)
+    return counts
+
+
+async def full_home(folder: Path) -> Counts:
+    """A home that is there, on a disk without any room: opening it says so, and it is well once there is some."""
+    counts: Counts = {"acks": 0, "refused": 0, "wrong": []}
+    ledger = Ledger("s")
+    path, ballast = folder / "home" / "hot.db", folder / "ballast"
+    store = SqliteHotStore.open(path)
+    await ledger.write(store, "before")
+    await store.close()
+    with ballast.open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4_096))
+    try:
+        store = SqliteHotStore.open(path)
+    except StoreFullError:
+        counts["refused"] += 1
+    except Exception as error:
+        counts["wrong"].append(f"open without room: {error!r}")
+    else:
+        await store.close()
+        counts["wrong"].append("opened a store that has no room to work in")
+    ballast.unlink()
+    await reopen(counts, ledger, path)
     counts["acks"] = len(ledger.acked)
     return counts
 
@@ -168,5 +195,11 @@ async def reopen(counts: Counts, ledger: Ledger, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    what = {"full-disk": full_disk, "file-size": file_size, "no-files": no_files, "read-only": read_only}[sys.argv[1]]
+    what = {
+        "full-disk": full_disk,
+        "full-home": full_home,
+        "file-size": file_size,
+        "no-files": no_files,
+        "read-only": read_only,
+    }[sys.argv[1]]
     print(json.dumps(asyncio.run(what(Path(sys.argv[2])))))

@@ -21,7 +21,7 @@ from holdfast.testing.power import PowerCutDisk
 
 pytestmark = pytest.mark.no_cover  # repeats what others measure once
 
-CUTS = int(os.environ.get("HOLDFAST_TEST_POWER_CUTS", "1000"))
+CUTS = int(os.environ.get("HOLDFAST_TEST_POWER_CUTS", "500"))
 SEED = int(os.environ.get("HOLDFAST_TEST_SEED", "20261120"))
 TORN = 3  # torn cuts beside each clean one, at the same moment
 SESSIONS = 4

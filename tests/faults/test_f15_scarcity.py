@@ -40,6 +40,12 @@ def test_f15_r19_a_full_file_system_refuses_and_recovers(tmp_path: Path) -> None
     assert not counts["wrong"]
 
 
+def test_f15_r19_a_home_is_not_opened_on_a_full_file_system_and_says_why(tmp_path: Path) -> None:
+    counts = run_on_small_disk("full-home", tmp_path, "1m")
+    assert counts["refused"] == 1
+    assert not counts["wrong"]
+
+
 def test_f15_r19_a_bound_on_file_size_refuses_and_recovers(tmp_path: Path) -> None:
     counts = run("file-size", tmp_path)
     assert counts["refused"] >= 3

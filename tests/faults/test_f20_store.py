@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import os
 import shutil
@@ -27,7 +28,8 @@ from cryptography.hazmat.primitives.ciphers import algorithms, modes
 from holdfast.compose import open_engine
 from holdfast.engine.engine import Engine
 from holdfast.engine.sealing import Cipher
-from holdfast.errors import HoldfastError, IntegrityError
+from holdfast.engine.verification import Verified
+from holdfast.errors import HoldfastError, IntegrityError, SessionNotFoundError
 from holdfast.model.access import Principal
 from holdfast.settings import Settings
 
@@ -177,8 +179,11 @@ async def silent(home: Home, copy: Path, alter: Alter, *, admitted: bytes = b"")
             told = {line.outcome for line in lines if line.session == home.victim}
             if not told & {"tampered", "unreadable"}:
                 wrong.append(f"refused, and the audit says {told}")
+        found: list[Verified] = []
         try:
-            found = [one for admin in (ADMIN, OTHER_ADMIN) async for one in engine.verify(admin, home.victim)]
+            for admin in (ADMIN, OTHER_ADMIN):
+                with contextlib.suppress(SessionNotFoundError):  # it is of one tenant, whichever that is now
+                    found += [one async for one in engine.verify(admin, home.victim)]
         except Exception as error:
             wrong.append(f"verify itself fails: {error!r}")
         else:

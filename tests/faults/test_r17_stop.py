@@ -29,7 +29,7 @@ from holdfast.testing.serving import Served, served
 
 pytestmark = pytest.mark.no_cover  # repeats what others measure once
 
-STOPS = int(os.environ.get("HOLDFAST_TEST_STOPS", "3"))
+STOPS = int(os.environ.get("HOLDFAST_TEST_STOPS", "2"))
 STREAMS = 100
 WRITERS = 8
 BEFORE = 100
@@ -168,6 +168,16 @@ BEGUN = b"POST /v1/sessions HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer
 """A request whose end does not come."""
 
 
+DOCUMENT = b"".join(
+    (
+        b'--b\r\nContent-Disposition: form-data; name="file"; filename="list.md"\r\n\r\n',
+        b"- a\n" * 2_350_000,
+        b"\r\n--b--\r\n",
+    )
+)
+"""An upload of 9.4 MB, within ``limits.source_bytes``; to read its Markdown takes a minute and more."""
+
+
 @pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])
 async def test_r17_a_request_without_an_end_does_not_hold_the_stop_up(tmp_path: Path, told: signal.Signals) -> None:
     async with served(home=tmp_path / "home") as service, Peer.to(service.address) as peer:
@@ -176,6 +186,28 @@ async def test_r17_a_request_without_an_end_does_not_hold_the_stop_up(tmp_path: 
             assert await service.stop(told) == 0
         assert await peer.ended(1)
         assert "Traceback" not in service.log
+
+
+async def test_r17_a_document_that_is_being_read_does_not_hold_the_stop_up(tmp_path: Path) -> None:
+    """As large as may be, and with room for all its pieces, so that it is not refused."""
+    started = served(home=tmp_path / "home", HOLDFAST_LIMITS__ITEMS="1000000")
+    async with started as service, contextlib.AsyncExitStack() as stack:
+        readers = [await stack.enter_async_context(Peer.to(service.address)) for _ in range(3)]
+        for reader in readers:
+            fields = (f"Authorization: Bearer {service.token}", "Content-Type: multipart/form-data; boundary=b")
+            await reader.send(request("POST", "/v1/ingest", *fields, body=DOCUMENT))
+        for _ in range(3):
+            await created(service)  # others are served meanwhile
+        await asyncio.sleep(1)
+        told = asyncio.get_running_loop().time()
+        async with asyncio.timeout(2 * PROMISED):
+            assert await service.stop(signal.SIGTERM) == 0
+        took = asyncio.get_running_loop().time() - told
+        for reader in readers:
+            with contextlib.suppress(ConnectionError):
+                assert (await reader.answer()).status == 503
+        assert "Traceback" not in service.log
+    print(f"R17 three documents under way, stopped in {took:.2f}s")
 
 
 @pytest.mark.parametrize("told", [signal.SIGINT, signal.SIGTERM])

@@ -351,13 +351,13 @@ def test_a_body_becomes_a_value_of_its_type() -> None:
 @pytest.mark.parametrize(
     ("data", "where", "reason"),
     [
-        (b'{"title":1}', "$.title", "expected `str`, got `int`"),
-        (b'{"inner":[{},{"count":"%s"}]}' % SECRET.encode(), "$.inner[1].count", "expected `int`, got `str`"),
-        (b'{"kind":"%s"}' % SECRET.encode(), "$.kind", "it is none of the values allowed here"),
+        (b'{"title":1}', "$.title", "expected `string`, got `integer`"),
+        (b'{"inner":[{},{"count":"%s"}]}' % SECRET.encode(), "$.inner[1].count", "expected `integer`, got `string`"),
+        (b'{"kind":"%s"}' % SECRET.encode(), "$.kind", "it is none of the values allowed here: a, b"),
         (b'{"titel":"%s"}' % SECRET.encode(), "$", "object contains unknown field `titel`"),
         (b'{"inner":[{"x":1}]}', "$.inner[0]", "object contains unknown field `x`"),
         (b"[]", "$", "expected `object`, got `array`"),
-        (b'{"count":1.0}', "$.count", "expected `int`, got `float`"),
+        (b'{"count":1.0}', "$.count", "expected `integer`, got `number`"),
     ],
 )
 def test_what_does_not_fit_the_type_is_told_by_its_place_and_not_by_its_value(

@@ -136,12 +136,6 @@ async def test_s23_what_a_route_has_set_is_left_as_it_is(client: Client) -> None
     assert (await client.get("/ok")).headers["cache-control"] == "no-store"
 
 
-async def test_s23_transport_security_is_promised_over_https_only(client: Client) -> None:
-    assert "strict-transport-security" not in (await client.get("/ok")).headers
-    response = await client.get("https://127.0.0.1:8420/ok")
-    assert response.headers["strict-transport-security"] == "max-age=31536000"
-
-
 async def test_s23_teeth_an_answer_without_the_edge_does_not_pass(app: FastAPI) -> None:
     async with Client(transport=httpx2.ASGITransport(app), base_url=HERE) as client:
         assert not is_guarded(await client.get("/ok"))

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator
 
 import httpx2
 import pytest
-from fastapi import APIRouter, FastAPI, Request
+from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import settings as example_settings
 from hypothesis import strategies as st
@@ -29,7 +29,6 @@ from holdfast.errors import (
     TamperedError,
     UnauthenticatedError,
 )
-from holdfast.service.edge import template
 from holdfast.settings import Settings
 from holdfast.testing.edged import HERE, Around, Told, asked, nothing_more
 from holdfast.testing.peers import Peer, request, running
@@ -337,22 +336,6 @@ async def test_requests_are_counted_by_route_and_never_by_path(around: Around, c
     assert f'{count}{{route="/things/{{name}}",method="other",status="4xx"}} 5' in figures
     assert not leaks(figures, around.raw)
     assert {line["route"] for line in around.lines} == {"/things/{name}", "none"}
-
-
-async def test_the_route_of_an_included_router_has_its_whole_path(settings: Settings) -> None:
-    inner, outer, app = APIRouter(prefix="/sessions"), APIRouter(prefix="/v1"), FastAPI()
-    found: list[str] = []
-
-    @inner.get("/{session}")
-    async def read(session: str, request: Request) -> Response:
-        found.append(template(request.scope))
-        return Response()
-
-    outer.include_router(inner)
-    app.include_router(outer)
-    async with Around(app, settings).client() as client:
-        await client.get("/v1/sessions/7")
-    assert found == ["/v1/sessions/{session}"]
 
 
 async def test_s25_the_refused_and_the_unknown_are_counted(settings: Settings) -> None:

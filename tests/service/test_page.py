@@ -210,7 +210,7 @@ def test_every_part_is_used_and_every_used_part_is_there() -> None:
 
 
 def test_every_route_the_page_names_itself_is_in_the_document(app: FastAPI) -> None:
-    named = {route for text in shipped().values() for route in re.findall(r'"(/(?:v1/[\w/]+|openapi\.json))', text)}
+    named = {route for text in shipped().values() for route in re.findall(r'"(/(?:v1/[\w/{}]+|openapi\.json))', text)}
     assert {"/openapi.json", "/v1/sessions"} <= named
     assert named <= set(app.openapi()["paths"])
 
@@ -221,3 +221,30 @@ def test_what_the_start_panel_draws_of_a_session_is_in_its_schema(app: FastAPI) 
     drawn = set(re.findall(r"\bsession\.(\w+)", text))
     assert {"id", "title", "version", "status"} <= drawn <= set(schemas["Session"]["properties"])
     assert set(re.findall(r"\bpage\.(\w+)", text)) == {"sessions", "cursor"} <= set(schemas["Page"]["properties"])
+
+
+def test_what_the_page_of_a_session_draws_of_it_is_in_its_schema(app: FastAPI) -> None:
+    text = shipped()["session.js"]
+    schemas = app.openapi()["components"]["schemas"]
+    drawn = set(re.findall(r"\bsession\.(\w+)", text))
+    assert {"id", "title", "version", "status", "items"} <= drawn <= set(schemas["Whole"]["properties"])
+    drawn = set(re.findall(r"\bitem\.(\w+)", text))
+    assert {"key", "version", "body"} <= drawn <= set(schemas["Item"]["properties"])
+
+
+def test_what_the_page_of_a_session_offers_to_go_on_with_is_in_the_document(app: FastAPI) -> None:
+    text = shipped()["session.js"]
+    (path,) = re.findall(r'const PATH = "([^"]+)"', text)
+    offered = re.findall(r'\["([A-Z]+)", "([^"]*)"\]', text)
+    assert len(offered) >= 3
+    paths = app.openapi()["paths"]
+    assert [f"{method} {end}" for method, end in offered if method.lower() not in paths[path + end]] == []
+
+
+def test_each_route_that_misses_a_tag_takes_one_where_the_page_marks_it_as_needed(app: FastAPI) -> None:
+    """The page asks for `If-Match` wherever the document tells of a 428 (R05); so the document has to be right."""
+    for path, methods in app.openapi()["paths"].items():
+        for method, said in methods.items():
+            headers = {one["name"]: one for one in said.get("parameters", ()) if one["in"] == "header"}
+            refused = "Without it a write is refused" in headers.get("If-Match", {}).get("description", "")
+            assert ("428" in said["responses"]) == refused, (method, path)

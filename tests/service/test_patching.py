@@ -358,7 +358,7 @@ def test_a_patch_of_a_session_does_what_the_peer_does_to_its_document(patch: lis
 
 def test_the_body_of_an_item_is_merged_or_patched_and_the_one_that_was_stays_as_it_is() -> None:
     body = {"text": "one", "tags": ["a"]}
-    assert patching.merge_body(body, {"text": "new", "tags": None, "more": {"x": None}}) == {"text": "new", "more": {}}
+    assert merged(body, {"text": "new", "tags": None, "more": {"x": None}}) == {"text": "new", "more": {}}
     patch = operations(
         {"op": "add", "path": "/tags/-", "value": "b"}, {"op": "move", "from": "/text", "path": "/title"}
     )

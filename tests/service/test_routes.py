@@ -379,6 +379,15 @@ async def test_a_home_is_verified_swept_and_its_keys_rotated(front: Front) -> No
     assert after["ids"] == [after["active"]]
 
 
+async def test_one_session_is_verified_if_it_is_there(front: Front) -> None:
+    session = (await front.make())[0].rpartition("/")[2]
+    admin = await front.client(ADMIN)
+    one = await admin.post("/v1/verify", params={"session": session})
+    assert [json.loads(line)["session"] for line in one.text.splitlines()] == [session]
+    none = await admin.post("/v1/verify", params={"session": "nosuch"})
+    assert (none.status_code, none.json()["code"]) == (404, "session-not-found")
+
+
 async def test_the_service_says_who_one_is_and_how_it_is(front: Front, ana: httpx2.AsyncClient) -> None:
     assert (await ana.get("/v1/whoami")).json() == {"id": "ana", "tenant": "default", "roles": []}
     assert (await (await front.client(ADMIN)).get("/v1/whoami")).json()["roles"] == ["admin", "operator"]

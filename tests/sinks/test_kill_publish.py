@@ -14,7 +14,7 @@ from holdfast.testing.killing import Tally
 
 pytestmark = pytest.mark.no_cover  # repeats what others measure once
 
-CYCLES = int(os.environ.get("HOLDFAST_TEST_KILL_CYCLES", "200")) // 2
+CYCLES = int(os.environ.get("HOLDFAST_TEST_KILL_CYCLES", "120")) // 2
 SEED = int(os.environ.get("HOLDFAST_TEST_SEED", "20261120"))
 
 

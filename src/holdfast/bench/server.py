@@ -18,10 +18,8 @@ from fastapi import FastAPI, Request
 from fastapi.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from holdfast.service.app import create_app
-from holdfast.service.edge import Edge
+from holdfast.service.app import application
 from holdfast.service.server import Address, listen, room_for, run
-from holdfast.service.service import Service as Shared
 from holdfast.settings import Settings
 from holdfast.settings.sections import Service
 
@@ -68,8 +66,8 @@ async def serve(home: Path) -> None:
     """Serve a home as ``holdfast serve`` does in local mode, but without a bound on the rate, and the floor beside."""
     settings = Settings(home=home, service=Service(port=0, rate=UNBOUNDED, burst=UNBOUNDED, log="warning"))
     bounds = msgspec.structs.replace(settings.service, connections=room_for(settings.service.connections))
-    app = create_app(settings)
-    service: Shared = app.state.service
+    app = application(settings)
+    service = app.service
     loop, given = asyncio.get_running_loop(), sys.stdin.fileno()
 
     def left() -> None:
@@ -79,11 +77,10 @@ async def serve(home: Path) -> None:
     def ready(address: Address) -> None:
         print(address.port, flush=True)  # noqa: T201 - to the process that started this one
 
-    both = either(Edge(app, service, service.logs), bare())
+    both = either(app, bare())
     with contextlib.closing(await listen(settings)) as listener, service.logs.adopting():
         loop.add_reader(given, left)  # nothing is sent: there is something to read when it ends
-        lifespan = app.router.lifespan_context(app)
-        await run(both, lifespan, bounds, listener, stopping=service.stopping, ready=ready)
+        await run(both, app.lifespan(), bounds, listener, stopping=service.stopping, ready=ready)
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ import typer
 from msgspec.structs import replace
 
 from holdfast.cli.call import Call, command
-from holdfast.cli.output import as_json, say, styled
+from holdfast.cli.output import as_json, note, say, styled
 
 if TYPE_CHECKING:
     from holdfast.service.server import Address
@@ -39,6 +39,8 @@ async def serve(
     if port is not None and not 0 <= port <= 65_535:
         raise typer.BadParameter(f"{port} is no port: there are 0 to 65535.")
     run = _server()
+    if os.environ.get("HOLDFAST_URL"):
+        note("HOLDFAST_URL is not heeded here: this serves the home of this machine.")
     settings = call.settings()
     service = settings.service
     service = replace(service, host=service.host if host is None else host, port=service.port if port is None else port)

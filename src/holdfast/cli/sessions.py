@@ -135,7 +135,13 @@ async def history(
 ) -> None:
     """Show what was done, by whom and when, newest first."""
     found = await call.session(session)
-    entries = await call.engine.history(found, call.who, before=before, limit=limit)
+    entries: list[Entry] = []
+    while len(entries) < max(1, limit) and (not entries or entries[-1].step > 1):  # large entries come a few at a time
+        page = await call.engine.history(found, call.who, before=before, limit=limit - len(entries))
+        if not page:
+            break
+        entries += page
+        before = page[-1].step
     if call.json:
         return emit({"session": found, "entries": [described_entry(entry) for entry in entries]})
     labels: dict[int, list[str]] = {}

@@ -187,7 +187,7 @@ class Client:
         return await self._get(_path(session_id, "header"), Header)
 
     async def history(self, session_id: str, *, before: int | None = None, limit: int = 50) -> list[Entry]:
-        """Commits and steps, newest first, below a step."""
+        """Commits and steps, newest first, below a step. A page of large entries ends early; the last is empty."""
         query = {"before": before, "limit": _bounded(limit)}
         return await self._list(_path(session_id, "history"), Entry, query)
 

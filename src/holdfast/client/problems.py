@@ -49,9 +49,10 @@ def rebuilt(problem: Mapping[str, Any], status: int = 500) -> HoldfastError:
 def _made(kind: type[HoldfastError], problem: Mapping[str, Any]) -> HoldfastError:
     """An error from its facts, or without them if they are not those it takes here."""
     hints = _arguments(kind.code)
-    try:
-        return kind(**{name: _typed(hint, problem[_RENAMED.get(name, name)]) for name, hint in hints.items()})
-    except (KeyError, TypeError, ValueError):  # msgspec's ValidationError is a ValueError
+    told = {name: problem[there] for name in hints if (there := _RENAMED.get(name, name)) in problem}
+    try:  # what an older service does not tell yet may be left out
+        return kind(**{name: _typed(hints[name], value) for name, value in told.items()})
+    except (TypeError, ValueError):  # msgspec's ValidationError is a ValueError
         bare = kind.__new__(kind)
         for name in hints:
             setattr(bare, name, None)

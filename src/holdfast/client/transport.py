@@ -28,6 +28,7 @@ from holdfast.errors import (
     ServiceError,
     StoppingError,
     UnavailableError,
+    UnreachableError,
 )
 
 if TYPE_CHECKING:
@@ -302,7 +303,7 @@ def _mapped(address: str) -> Iterator[None]:
         yield
     except (httpx2.ConnectError, httpx2.ConnectTimeout, httpx2.PoolTimeout) as error:
         why = str(error) or type(error).__name__
-        raise FailedError(StoppingError(f"{address} cannot be reached ({why})"), Outcome.NOTHING) from error
+        raise FailedError(UnreachableError(address, why), Outcome.NOTHING) from error
     except (httpx2.HTTPError, TimeoutError, OSError) as error:
         why = "not in time" if isinstance(error, TimeoutError | httpx2.TimeoutException) else type(error).__name__
         raise FailedError(ServiceError(f"{address} did not answer ({why})."), Outcome.OPEN) from error

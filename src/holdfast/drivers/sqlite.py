@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import queue
 import threading
 import time
@@ -41,6 +42,7 @@ _OF_LATE = 16
 _MOST_AT_ONCE = 256  # writes of one transaction that was put together from several turns
 _WARY = 64  # writes that the thread is given once they take longer
 _OF_ONE_JOB = (apsw.ConstraintError, apsw.MismatchError, apsw.RangeError, apsw.SQLError, apsw.TooBigError)
+_NO_ROOM = (errno.EFBIG, errno.ENOSPC, errno.EDQUOT)
 
 if apsw.sqlite_lib_version() < "3.51.3":  # pragma: no cover - the floor of the dependency forbids it
     raise ConfigurationError(
@@ -116,15 +118,21 @@ class SqliteFile:
             vfs: name of a registered apsw VFS, for fault tests.
             synchronous: FULL is what the promise needs; weaker ones are for measuring and for teeth.
         Raises:
+            ConfigurationError: it may not be written there.
             StoreUnavailableError, StoreFullError: it cannot be opened or made.
             TamperedError: it is no SQLite database, or a damaged one.
         """
         path = Path(path)
-        with Mapped(name):
+        try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             if vfs is None:
                 path.touch(mode=0o600, exist_ok=True)
             return cls(path, name, schema, vfs, synchronous)
+        except (apsw.Error, OSError) as error:
+            why = _unwritable(error)
+            if why is None:
+                raise as_ours(error, name) from error
+            raise ConfigurationError(f"The {name} store cannot be opened: its folder {path.parent} {why}.") from error
 
     async def write(self, job: Job[T]) -> T:
         """Run a job inside a write transaction, grouped with what else is ready; durable on return.
@@ -347,13 +355,24 @@ def as_ours(error: BaseException, name: str) -> BaseException:
     """Our error for one of SQLite's; anything else stays what it is."""
     if isinstance(error, HoldfastError):
         return error
-    if isinstance(error, apsw.FullError) or (isinstance(error, OSError) and error.errno in (27, 28, 122)):
+    if isinstance(error, apsw.FullError) or (isinstance(error, OSError) and error.errno in _NO_ROOM):
         return StoreFullError(name)
+    if isinstance(error, apsw.IOError) and getattr(error, "extendedresult", 0) == apsw.SQLITE_IOERR_SHMSIZE:
+        return StoreFullError(name)  # what the WAL is indexed by could not be made longer, which nothing else prevents
     if isinstance(error, apsw.CorruptError | apsw.NotADBError):
         return TamperedError(f"the {name} store's file")
     if isinstance(error, apsw.Error | OSError):
         return StoreUnavailableError(name, f"{type(error).__name__}: {error}")
     return error
+
+
+def _unwritable(error: BaseException) -> str | None:
+    """What is wrong with the folder, None if it is not that it may not be written."""
+    if isinstance(error, OSError) and error.errno == errno.EROFS:
+        return "is on a read-only file system"
+    if isinstance(error, PermissionError | apsw.ReadOnlyError):
+        return "or a file in it may not be written by this user"
+    return None
 
 
 def _retry_busy(step: Callable[[], object]) -> None:

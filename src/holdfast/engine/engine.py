@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Mapping
+from functools import partial
 from typing import Any, overload
 
 import msgspec
 
+from holdfast.engine.aside import Aside
 from holdfast.engine.audit import Audit
 from holdfast.engine.authoring import Ask, Authoring, Edit, check_operation
 from holdfast.engine.blobs import Blobs
@@ -19,7 +21,7 @@ from holdfast.engine.catalogue import Catalogue, Page
 from holdfast.engine.creating import Creating, Start
 from holdfast.engine.editing import Committed, Decision, Editing
 from holdfast.engine.feed import Feed, FeedPage
-from holdfast.engine.gate import Gate
+from holdfast.engine.gate import Gate, hidden
 from holdfast.engine.history import History
 from holdfast.engine.journal import Journal
 from holdfast.engine.labels import Label, Labels
@@ -33,7 +35,7 @@ from holdfast.engine.rotation import KeyIds, Rotated, Rotation
 from holdfast.engine.sealing import KeyRing
 from holdfast.engine.trail import Trail
 from holdfast.engine.verification import Verification, Verified
-from holdfast.errors import InvalidChangeError, UnknownKindError
+from holdfast.errors import InvalidChangeError, SessionNotFoundError, UnknownKindError
 from holdfast.model.access import SYSTEM, Principal, Role
 from holdfast.model.audit import AuditLine
 from holdfast.model.cursor import Seen
@@ -43,7 +45,7 @@ from holdfast.model.lease import Lease
 from holdfast.model.limits import Limits, check_limit
 from holdfast.model.retention import Retention
 from holdfast.model.revocation import Revocation
-from holdfast.model.session import Header, Session, Tier
+from holdfast.model.session import Header, SealedHead, Session, Tier
 from holdfast.model.text import check_text
 from holdfast.ports.clock import Chance, Clock
 from holdfast.ports.cold import ColdStore
@@ -60,6 +62,8 @@ than one entry.
 """
 _LONGEST_LOCK = 604_800.0
 _MOST_SOURCE_NAME = 1_000
+_MOST_SPLIT = 2
+"""Source documents that are read at a time, each of which may keep a core."""
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -115,6 +119,7 @@ class Engine:
             observer=observer,
         )
         self._blobs = blobs = Blobs(cold)
+        self._aside = Aside(_MOST_SPLIT)
         editing = Editing(journal, clock, kinds, limits)
         self._lifecycle = lifecycle = Lifecycle(journal, clock, chance)
         self._history = history = History(journal)
@@ -182,7 +187,8 @@ class Engine:
             declared = self._kind(kind)
             if declared.ingest is None:
                 raise InvalidChangeError(f"a {kind} session is not made from a source document")
-            made = await asyncio.to_thread(declared.ingest, data, name)
+            split = partial(declared.ingest, data, name, most=self.policy.limits.items)
+            made = await self._aside.run(split)
             start = Start(
                 kind,
                 made.title if title is None else title,
@@ -678,18 +684,26 @@ class Engine:
             return lines
 
     async def verify(self, who: Principal, session_id: str | None = None) -> AsyncIterator[Verified]:
-        """Read everything of the tenant back and compare, one finding a session and one an audit chain."""
+        """Read everything of the tenant back and compare, one finding a session and one an audit chain.
+
+        Args:
+            session_id: only this session.
+        Raises:
+            SessionNotFoundError: the tenant has no such session.
+        """
         with self._gate.asked(who, "verify", session_id or "") as asked:
             self._gate.serve(who, "verify")
             await self._audit.flush()
+            if session_id is not None:
+                one = await self._head(session_id, who)
+                asked.begun(0)
+                yield await self._verify(one)
+                return
+            asked.begun(0)
             async for head in self._catalogue.all(Query(who.tenant)):
-                if session_id is None or head.id == session_id:
-                    sink = self._sinks(head.kind) if head.kind in self.kinds else None
-                    yield await self._verification.session(head, sink)
-            if session_id is None:
-                async for chain in self._verification.chains(who.tenant):
-                    yield chain
-            asked.done()
+                yield await self._verify(head)
+            async for chain in self._verification.chains(who.tenant):
+                yield chain
 
     async def keys(self, who: Principal) -> KeyIds:
         """Which key-encryption keys there are."""
@@ -779,6 +793,21 @@ class Engine:
         """Write what is left of the audit. The stores are closed by whoever opened them."""
         await self._journal.watching.close()
         await self._audit.close()
+
+    async def _head(self, session_id: str, who: Principal) -> SealedHead:
+        """The head of a session of the tenant as it is kept, whether it can be opened or not."""
+        journal, head = self._journal, None
+        if session_id.isascii():
+            head = await journal.warm.head(session_id) or await journal.hot.head(session_id)
+        if head is None:
+            raise SessionNotFoundError(session_id)
+        if head.tenant != who.tenant:
+            raise hidden(session_id)
+        return head
+
+    async def _verify(self, head: SealedHead) -> Verified:
+        sink = self._sinks(head.kind) if head.kind in self.kinds else None
+        return await self._verification.session(head, sink)
 
     def _lock_length(self, seconds: float | None) -> float:
         if seconds is None:

@@ -15,7 +15,7 @@ from holdfast.errors import (
     SessionGoneError,
     SessionNotFoundError,
 )
-from holdfast.model.access import SERVICE_VERBS, Principal, may, may_know
+from holdfast.model.access import SERVICE_VERBS, VERBS, Principal, may, may_know
 from holdfast.model.session import GONE, Header, SealedHead, Status
 from holdfast.ports.clock import Clock
 
@@ -80,7 +80,9 @@ class Gate:
     def allow(self, who: Principal, verb: str, header: Header) -> None:
         """Raise unless a principal may use a verb on a session."""
         if not may(who, verb, header):
-            raise PermissionDeniedError(who.id, verb) if may_know(who, header) else hidden(header.id)
+            raise (
+                PermissionDeniedError(who.id, verb, VERBS.get(verb, ())) if may_know(who, header) else hidden(header.id)
+            )
 
     async def check_tombstone(self, session: str, who: Principal) -> None:
         """Who may not know of a purged session is told what a stranger is told of any."""
@@ -91,7 +93,7 @@ class Gate:
     def serve(self, who: Principal, verb: str) -> None:
         """Raise unless a principal may use a verb on the whole service."""
         if not who.roles & SERVICE_VERBS[verb]:
-            raise PermissionDeniedError(who.id, verb)
+            raise PermissionDeniedError(who.id, verb, SERVICE_VERBS[verb])
 
     def seen(self, who: Principal, head: SealedHead) -> Header | None:
         """A listed session's header, None if it is not for this principal or cannot be read."""

@@ -62,7 +62,9 @@ class Retaining:
             LimitExceededError: beyond the session's maximum.
         """
         if seconds is not None and not 0 < seconds < 1e10:
-            raise InvalidChangeError(f"a session is kept for a number of seconds above 0, not {seconds}")
+            raise InvalidChangeError(
+                f"a session is kept for a number of seconds above 0 and below 10,000,000,000, not {seconds:g}"
+            )
 
         def decide(now: Opened) -> Turn:
             header, here = now.header, self._clock.now()

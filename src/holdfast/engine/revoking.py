@@ -56,7 +56,7 @@ class Revoking:
         if everybody == (token is not None or principal is not None):
             raise InvalidChangeError("name a token, a principal, or everybody")
         if not admin and (everybody or principal not in (None, who.id)):
-            raise PermissionDeniedError(who.id, "revoke")
+            raise PermissionDeniedError(who.id, "revoke", SERVICE_VERBS["revoke"])
         if principal is not None:
             check_text("a principal's id", principal, most=MOST_ID)
         if token is not None:

@@ -30,7 +30,7 @@ class Trail:
         if session is not None:
             lines = await self._log(who, session)
         elif not who.roles & {"admin", "auditor"}:
-            raise PermissionDeniedError(who.id, "audit")
+            raise PermissionDeniedError(who.id, "audit", ("admin", "auditor"))
         await self._audit.flush()
         if session is None and (page := await self._audit.page(who.tenant, after=after, limit=limit)) is not None:
             return page

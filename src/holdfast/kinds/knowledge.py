@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -96,17 +97,18 @@ class Metadata(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     patch: dict[str, Any]
 
 
-def ingest(data: bytes, name: str) -> Ingested:
+def ingest(data: bytes, name: str, /, *, most: int = sys.maxsize) -> Ingested:
     """The chunks of a Markdown or plain text document in UTF-8.
 
     The spans count characters of the decoded source; each is the chunk's text exactly.
 
     Raises:
         InvalidChangeError: not UTF-8, not text, or nothing in it.
+        LimitExceededError: more than ``most`` chunks; no more of them are made than tell that.
     """
     from holdfast.kinds.parsing import parse  # brings the splitter along, which nothing else needs
 
-    parsed = parse(data, name)
+    parsed = parse(data, name, most)
     items = []
     for number, piece in enumerate(parsed.pieces, 1):
         span = Span(piece.start, piece.end)

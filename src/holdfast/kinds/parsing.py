@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import sys
 from bisect import bisect_right
-from itertools import pairwise
+from collections.abc import Iterator
+from itertools import islice, pairwise
 from pathlib import PurePosixPath
 
 import msgspec
@@ -13,6 +15,7 @@ from markdown_it.token import Token
 from semantic_text_splitter import MarkdownSplitter, TextSplitter
 
 from holdfast.errors import InvalidChangeError
+from holdfast.model.limits import check_limit
 
 MARKDOWN = frozenset({".md", ".markdown", ".mdown", ".mkd"})
 
@@ -21,7 +24,12 @@ _SIZES = ((200, 1000), (500, 1500), (1000, 2000))
 limit of 100 items leaves room to split."""
 _COMFORTABLE = 80
 _SHORT = 80
+_WINDOW = 50_000
+"""Characters that the splitter sees at a time: some 25 ms of work, whatever they are."""
+_COUNTED = "items in a session"
 _LONGEST_TITLE = 200
+_LONGEST_HEADING = 2_000
+"""Characters of a heading that are read: reading its markup takes time with the square of it."""
 _NEWLINE = re.compile(r"\r\n?|\n")
 _FRONT_MATTER = re.compile(r"---[ \t]*[\r\n]+(?=[\w\"'-]+[ \t]*:).*?[\r\n](?:---|\.\.\.)[ \t]*(?=[\r\n]|\Z)", re.DOTALL)
 
@@ -47,7 +55,7 @@ class Parsed(msgspec.Struct, frozen=True):
     pieces: tuple[Piece, ...]
 
 
-def parse(data: bytes, name: str) -> Parsed:
+def parse(data: bytes, name: str, most: int = sys.maxsize) -> Parsed:
     """Read Markdown (by the ending of ``name``) or plain text, in UTF-8.
 
     Offsets count characters of ``data.decode("utf-8")``, a byte order mark included. Pieces do not overlap; white space
@@ -55,6 +63,7 @@ def parse(data: bytes, name: str) -> Parsed:
 
     Raises:
         InvalidChangeError: not UTF-8, not text, or nothing in it.
+        LimitExceededError: it comes to more than ``most`` pieces; the rest of it is not looked at.
     """
     text = _decode(data, name)
     file_name = PurePosixPath(name.replace("\\", "/")).name or "untitled"
@@ -63,13 +72,15 @@ def parse(data: bytes, name: str) -> Parsed:
     if not body.strip():
         raise InvalidChangeError(f"{file_name} is empty: there is no text in it to work on")
     markdown = PurePosixPath(file_name.lower()).suffix in MARKDOWN
+    ranges = _split(body, markdown, most)
     headings = _headings(body) if markdown else []
     starts = [start for start, _ in headings]
     pieces = []
-    for low, high in _split(body, markdown):
+    for low, high in ranges:
         place = bisect_right(starts, low)
         pieces.append(Piece(low + skipped, body[low:high], headings[place - 1][1] if place else ()))
     pieces = _glued(pieces, text)
+    check_limit(_COUNTED, len(pieces), most)
     title = next((path[-1] for _, path in headings if path[-1]), file_name)
     media = "text/markdown" if markdown else "text/plain"
     return Parsed(title[:_LONGEST_TITLE], media, len(text), tuple(pieces))
@@ -89,15 +100,44 @@ def _decode(data: bytes, name: str) -> str:
     return text
 
 
-def _split(text: str, markdown: bool) -> list[tuple[int, int]]:
-    splitter = MarkdownSplitter if markdown else TextSplitter
-    for size in _SIZES:
-        if len(text) > size[1] * _COMFORTABLE and size is not _SIZES[-1]:
-            continue  # it could not be few enough pieces
-        ranges = [(start, start + len(run)) for start, run in splitter(size).chunk_indices(text) if run.strip()]
-        if len(ranges) <= _COMFORTABLE:
-            break
+def _split(text: str, markdown: bool, most: int) -> list[tuple[int, int]]:
+    """Where the runs of text begin and end that pieces are made of; raises once they cannot be ``most`` pieces."""
+    for size in _SIZES[:-1]:
+        if len(text) <= size[1] * _COMFORTABLE:  # it could be few enough pieces
+            ranges = list(islice(_runs(text, markdown, size), _COMFORTABLE + 1))
+            if len(ranges) <= _COMFORTABLE:
+                return ranges
+    ranges = []
+    whole = 0
+    for low, high in _runs(text, markdown, _SIZES[-1]):
+        ranges.append((low, high))
+        whole += high - low >= _SHORT
+        # What is glued together ends with the first run that is not short, and is at most _SHORT runs.
+        check_limit(_COUNTED, max(whole, -(-len(ranges) // _SHORT)), most)
     return ranges
+
+
+def _runs(text: str, markdown: bool, size: tuple[int, int]) -> Iterator[tuple[int, int]]:
+    """Runs that fill ``size``, in order, white space between them left out.
+
+    The splitter takes time with the square of a text, so it sees a window at a time. The last run of a window was cut
+    by the window's end, so the next one begins with it again; in Markdown with the last heading, if one begins a run.
+    """
+    splitter = (MarkdownSplitter if markdown else TextSplitter)(size)
+    low = 0
+    while low < len(text):
+        window = text[low : low + _WINDOW]
+        runs = [(start, start + len(run)) for start, run in splitter.chunk_indices(window) if run.strip()]
+        reached = len(window)
+        if low + reached < len(text):
+            again = [start for start, _ in runs if start >= _WINDOW // 2]  # so that each window gets on
+            if again:
+                titles = (start for start in reversed(again) if markdown and window[start] == "#")
+                reached = next(titles, again[-1])
+        for start, end in runs:
+            if start < reached:
+                yield low + start, low + end
+        low += reached
 
 
 def _glued(pieces: list[Piece], text: str) -> list[Piece]:
@@ -125,20 +165,24 @@ def _headings(text: str) -> list[tuple[int, tuple[str, ...]]]:
     lines = [0, *(match.end() for match in _NEWLINE.finditer(text))]
     reader = MarkdownIt("commonmark")
     reader.disable("inline")  # only the headings' own text is read closely, below
+    closely = MarkdownIt("commonmark")
     path: list[tuple[int, str]] = []
     found = []
     for opening, content in pairwise(reader.parse(source)):
         if opening.type != "heading_open" or opening.level != 0 or opening.map is None:
             continue
         depth = int(opening.tag[1:])
-        path = [*(above for above in path if above[0] < depth), (depth, _plain(content.content))]
+        path = [
+            *(above for above in path if above[0] < depth),
+            (depth, _plain(closely, content.content[:_LONGEST_HEADING])),
+        ]
         found.append((lines[opening.map[0]], tuple(title for _, title in path if title)))
     return [(start, titles) for start, titles in found if titles]
 
 
-def _plain(content: str) -> str:
+def _plain(reader: MarkdownIt, content: str) -> str:
     """The words of a heading without its markup."""
-    return " ".join("".join(_words(token) for token in MarkdownIt("commonmark").parseInline(content)).split())
+    return " ".join("".join(_words(token) for token in reader.parseInline(content)).split())
 
 
 def _words(token: Token) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -46,6 +47,21 @@ class Ingested(msgspec.Struct, frozen=True):
     source: Mapping[str, Any] = {}
 
 
+class Ingest(Protocol):
+    """Makes items of a source document."""
+
+    def __call__(self, data: bytes, name: str, /, *, most: int = sys.maxsize) -> Ingested:
+        """The items; runs in a thread, which ends with the process wherever it stands.
+
+        Args:
+            name: the file's name; its ending says what it is.
+            most: items that there is room for. What would make more is refused as soon as that is known.
+        Raises:
+            InvalidChangeError: it is no source of this kind.
+            LimitExceededError: more than ``most``.
+        """
+
+
 class Operation(msgspec.Struct, frozen=True):
     """A typed verb of a kind. Routes, commands and forms come from this declaration.
 
@@ -74,7 +90,7 @@ class Kind(msgspec.Struct, frozen=True):
         the resulting state before a commit, and is
             told which keys changed so that it need look at no more.
         operations: beyond put, delete and move.
-        ingest: what a source document becomes, where the kind has sources; raises ``InvalidChangeError``.
+        ingest: what a source document becomes, where the kind has sources.
         publish: what the session's items become in a sink.
         sink: name of the sink it publishes to unless settings say otherwise.
     """
@@ -88,7 +104,7 @@ class Kind(msgspec.Struct, frozen=True):
     check_item: Callable[[Item], None] = lambda item: None
     check: Callable[[Mapping[str, Item], frozenset[str]], None] = lambda items, touched: None
     operations: tuple[Operation, ...] = ()
-    ingest: Callable[[bytes, str], Ingested] | None = None
+    ingest: Ingest | None = None
 
     def operation(self, name: str) -> Operation:
         """The operation of a name, or ``UnknownOperationError``."""

@@ -2,47 +2,26 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import Any
 
 from starlette.responses import Response
 
 from holdfast.engine.editing import Committed
+from holdfast.model.access import Principal
 from holdfast.model.session import Header, Session, Status
-from holdfast.service.conditions import http_date, tag
+from holdfast.service.conditions import http_date, preference, tag
+from holdfast.service.service import Service
 from holdfast.wire import forms
-from holdfast.wire.sessions import whole
 
 JSON = "application/json"
 DURABILITY = "holdfast-durability"
 DISK = "disk"
+DURABLE = {DURABILITY: DISK}
+"""The headers of every answer to a write that says nothing of a session's state."""
+MINIMAL = {204: "Done, as `Prefer: return=minimal` asked."}
+"""What the OpenAPI document says of the short answer to a commit."""
 
 _EXPIRING = frozenset({Status.DRAFT, Status.LOCKED})
-
-
-class Wholes:
-    """Whole sessions as bytes, built once a state and kept within a bound on bytes, the longest unused let go first."""
-
-    def __init__(self, most: int) -> None:
-        self._most, self._held = most, 0
-        self._kept: OrderedDict[str, tuple[bytes, bytes]] = OrderedDict()
-
-    def bytes_of(self, session: Session) -> bytes:
-        """A session as JSON. Who may see it has been asked already."""
-        header = session.header
-        kept = self._kept.get(header.id)
-        if kept is not None and kept[0] == header.digest:
-            self._kept.move_to_end(header.id)
-            return kept[1]
-        data = whole(session)
-        if kept is not None:
-            self._held -= len(self._kept.pop(header.id)[1])
-        if len(data) <= self._most:
-            self._kept[header.id] = (header.digest, data)
-            self._held += len(data)
-        while self._held > self._most:
-            self._held -= len(self._kept.popitem(last=False)[1][1])
-        return data
 
 
 def stated(header: Header) -> dict[str, str]:
@@ -70,14 +49,37 @@ def unchanged(header: Header) -> Response:
 
 def empty(headers: dict[str, str] | None = None) -> Response:
     """204."""
-    return Response(None, 204, headers={DURABILITY: DISK, **(headers or {})})
+    return Response(None, 204, headers=DURABLE | (headers or {}))
 
 
 def moved(header: Header, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """A session's header after a step of its life."""
-    return answer(header, status, {**stated(header), DURABILITY: DISK, **(headers or {})})
+    return answer(header, status, stated(header) | DURABLE | (headers or {}))
 
 
 def committed(made: Committed) -> Response:
     """What a commit came to."""
     return answer(made, 200, {"etag": tag(made), DURABILITY: made.durability})
+
+
+async def written(service: Service, made: Committed, who: Principal, prefer: str | None) -> Response:
+    """What a commit came to, as long as the asker prefers (RFC 7240)."""
+    wanted = preference(prefer)
+    if wanted == "minimal":
+        return empty({"etag": tag(made), "preference-applied": "return=minimal"})
+    if wanted == "representation":
+        found = await service.engine.read(made.session, who)
+        headers = {
+            **stated(found.header),
+            DURABILITY: made.durability,
+            "preference-applied": "return=representation",
+        }
+        return sent(service.wholes.bytes_of(found), headers=headers)
+    return committed(made)
+
+
+def created(service: Service, made: Session) -> Response:
+    """201 for a new session, with its address."""
+    header = made.header
+    headers = stated(header) | DURABLE | {"location": f"/v1/sessions/{header.id}"}
+    return sent(service.wholes.bytes_of(made), 201, headers)

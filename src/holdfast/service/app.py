@@ -56,7 +56,7 @@ stable `code`. A lost connection means *unknown*: send the same request again un
 `HEAD` is answered wherever `GET` is. A body on a route that takes none is refused."""
 
 
-_ITSELF = {"openapi": "3.1.0", "info": {"title": "Holdfast", "version": "0.1.0"}, "paths": {}}
+_ITSELF = {"openapi": "3.1.0", "info": {"title": "Holdfast", "version": problems.version()}, "paths": {}}
 
 
 def create_app(settings: Settings, **engine: Any) -> FastAPI:
@@ -189,7 +189,7 @@ async def _misread(request: Request, error: Exception) -> Response:
 
 async def _unknown(request: Request, error: Exception) -> Response:
     allowed = (error.headers or {}).get("Allow") if isinstance(error, HTTPException) else None
-    unknown = RouteNotFoundError(request.method, request.url.path)
+    unknown = RouteNotFoundError(request.method, request.url.path, (allowed or "").replace(",", " ").split())
     response = problems.problem(unknown, request.scope.get("holdfast.request"), status=404 if allowed is None else 405)
     if allowed is not None:
         response.headers["allow"] = allowed

@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any, TypeVar, cast
 
 import msgspec
+from msgspec import inspect
 from starlette.requests import ClientDisconnect, Request
 
 from holdfast.errors import InvalidRequestError, LimitExceededError, MediaTypeError, RequestTooLargeError
@@ -63,6 +64,18 @@ _MANY_DIGITS = b"0" * 19
 _LONG_NUMBER = re.compile(b"|".join([_STRING, *(b"%c[-+.eE0-9]{4,}+" % first for first in b"-0123456789")]))
 _LONGEST_NUMBER = 1_000
 _WINDOW = 1_000_000
+
+# A surrogate pair, or half of one that stands alone; a backslash that is itself escaped begins neither.
+_SURROGATES = re.compile(
+    rb"(?<!\\)(?:\\\\)*+\\u[dD](?:([89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|[89a-fA-F][0-9a-fA-F]{2})"
+)
+_AT = re.compile(r"\(byte (\d+)\)")
+_NEAR = 60  # bytes before and after the place that msgspec names, where the reason is looked for
+
+# What msgspec calls types, and what JSON does; the names stand in backticks, with a bar between them.
+_TYPE_NAMES = {"int": "integer", "float": "number", "str": "string", "bool": "boolean"}
+_TYPES = re.compile(r"(?<=[`| ])(?:int|float|str|bool)(?=[`| ])")
+_STEPS = re.compile(r"\.([^.\[]+)|(\[[^\]]*\])")
 
 _well_formed = msgspec.json.Decoder(msgspec.Raw).decode
 
@@ -140,7 +153,7 @@ def decode(data: bytes, type: type[T], *, depth: int = DEPTH, room: int = ROOM) 
             _check_large(data, depth, room)
         return cast(T, _decoder(cast(Hashable, type)).decode(data))
     except msgspec.ValidationError as error:
-        raise _mismatch(error) from None
+        raise _mismatch(error, type) from None
     except msgspec.DecodeError as error:
         raise InvalidRequestError(_malformed(data, str(error))) from None
     except json.JSONDecodeError as error:
@@ -314,18 +327,58 @@ def _twice(name: str) -> InvalidRequestError:
 def _malformed(data: bytes, said: str) -> str:
     if data.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "the body begins with a byte order mark; send plain UTF-8"
+    at = _AT.search(said)
+    place = int(at[1]) if at else len(data)
+    near = _SURROGATES.finditer(data, max(0, place - _NEAR), place + _NEAR)
+    if (at is None or "hex" in said or "surrogate" in said) and any(found[1] is None for found in near):
+        return r"a string is no valid text: it has half of a surrogate pair, a \ud800 to \udfff that stands alone"
     if said == "Input data was truncated":
         return "the JSON ends too early"
     return "the " + said
 
 
-def _mismatch(error: msgspec.ValidationError) -> InvalidRequestError:
-    """What msgspec says, with the path apart and without the value that it quotes."""
+def _mismatch(error: msgspec.ValidationError, type: Any) -> InvalidRequestError:
+    """What msgspec says, in the words of JSON, with the path apart and without the value that it quotes."""
     said, at, path = str(error).rpartition(" - at `")
     if not at:
         said, path = path, "$`"
+    path = path[:-1]
     if said.startswith(("Invalid enum value ", "Invalid value ")):
-        said = "it is none of the values allowed here"
+        allowed = ", ".join(str(value) for value in sorted(_allowed(type, path), key=str))
+        said = "it is none of the values allowed here" + (f": {allowed}" if allowed else "")
+    elif said.startswith("Expected "):
+        said = _TYPES.sub(lambda found: _TYPE_NAMES[found[0]], said)
+    if path == "$" and hasattr(type, "MEANT"):
+        said += f"; {type.MEANT}"
     if len(said) > 3 * _SHOWN:
         said = said[: 3 * _SHOWN] + "…"
-    return InvalidRequestError(said[:1].lower() + said[1:], path[:-1][: 3 * _SHOWN])
+    return InvalidRequestError(said[:1].lower() + said[1:], path[: 3 * _SHOWN])
+
+
+def _allowed(type: Any, path: str) -> set[Any]:
+    """The values that an enumeration, a literal or a tag may have at a path that msgspec has told."""
+    here: list[Any] = _apart(inspect.type_info(type))
+    values = set[Any]()
+    for field, _ in _STEPS.findall(path):
+        below = list[Any]()
+        values = {one.tag for one in here if isinstance(one, inspect.StructType) and one.tag_field == field}
+        for one in here:
+            if field:
+                below += [inner.type for inner in getattr(one, "fields", ()) if inner.encode_name == field]
+            else:
+                parts = (getattr(one, name, None) for name in ("item_type", "value_type"))
+                below += [part for part in parts if part is not None] + list(getattr(one, "item_types", ()))
+        here = [apart for inner in below for apart in _apart(inner)]
+    for one in here:
+        if isinstance(one, inspect.EnumType):
+            values |= {member.value for member in one.cls}
+        elif isinstance(one, inspect.LiteralType):
+            values |= set(one.values)
+    return values
+
+
+def _apart(info: Any) -> list[Any]:
+    """The types that a type is a choice of, without what is said about them."""
+    if isinstance(info, inspect.Metadata):
+        return _apart(info.type)
+    return [apart for one in info.types for apart in _apart(one)] if isinstance(info, inspect.UnionType) else [info]

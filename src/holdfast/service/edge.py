@@ -45,7 +45,6 @@ SECURITY: tuple[tuple[bytes, bytes], ...] = (
 )
 """What every answer carries, unless its route has set the same header otherwise."""
 
-_TRANSPORT = (b"strict-transport-security", b"max-age=31536000")
 _CLOSE = (b"connection", b"close")
 _NAMES = frozenset(name for name, _ in SECURITY)
 _READ = frozenset({b"host", b"origin", b"x-request-id", b"content-length", b"content-type", b"transfer-encoding"})
@@ -84,14 +83,11 @@ class Edge:
     """Request ids, security headers, CORS, the bound on bodies, the last word on errors, and the time it all took.
 
     HEAD is answered as GET is, without the body (RFC 9110, 9.3.2); no route needs to know of it.
-
-    Args:
-        logs: where the lines go; by default those of the service.
     """
 
-    def __init__(self, app: ASGIApp, service: Shared, logs: Logs | None = None) -> None:
+    def __init__(self, app: ASGIApp, service: Shared) -> None:
         settings = service.settings
-        self.app, self.meters, self.stopping, self.logs = app, service.meters, service.stopping, logs or service.logs
+        self.app, self.meters, self.stopping, self.logs = app, service.meters, service.stopping, service.logs
         self.body_bytes = settings.service.body_bytes
         self.upload_bytes = settings.limits.source_bytes + _MULTIPART_MORE
         self.least_bytes = min(self.body_bytes, self.upload_bytes)
@@ -287,8 +283,6 @@ class _Exchange:
         headers.append((b"x-request-id", self.id.encode()))
         if not self._is_whole and self._is_long and b"connection" not in names:
             headers.append(_CLOSE)
-        if self.scope.get("scheme") == "https":
-            headers.append(_TRANSPORT)
         if edge.origins:
             headers.append((b"vary", b"Origin"))
             origin = self._given.get(b"origin")
@@ -336,11 +330,7 @@ class _Exchange:
 def template(scope: Scope) -> str:
     """The template of the route a request went to, such as ``/v1/sessions/{session}``; ``none`` if it found none."""
     route: Any = scope.get("route")
-    if route is None:
-        return NONE
-    # A route of an included router knows only the end of its path; what it is as a whole, FastAPI keeps here.
-    context = scope.get("fastapi", {}).get("effective_route_context")
-    return str(getattr(context, "path_format", None) or getattr(route, "path", NONE))
+    return NONE if route is None else str(getattr(route, "path", NONE))
 
 
 def _is_preflight(scope: Scope) -> bool:

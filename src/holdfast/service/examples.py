@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from holdfast.service.problems import version
+
 _ID = "27e2tu5au44wqvwqtkuyxiz2n75pyb2s"
 _DIGEST = "d96fe1d8322127bb015a7eb688456815d0c47791be75269bcbe42d0cacca8551"
 _PARENT = "8c9763508f992721e56eb46d0fd19192ed7249e905ec22c7e35c19e92578240b"
@@ -155,7 +157,7 @@ EXAMPLES: Mapping[str, Any] = {
         "until": 1795331410.8,
         "by": "ada",
     },
-    "Health": {"status": "ok", "version": "0.1.0", "tiers": {"hot": "ok", "warm": "ok", "cold": "ok"}},
+    "Health": {"status": "ok", "version": version(), "tiers": {"hot": "ok", "warm": "ok", "cold": "ok"}},
 }
 
 EXPORT = {

@@ -22,6 +22,7 @@ FILE = "file"
 """The field that is the document."""
 MOST_WORD = 262_144
 """Bytes of any other field."""
+_MOST_HEADER = 4_096  # bytes of the name of a part's header, and as many of what it says
 
 
 class Form(msgspec.Struct, frozen=True):
@@ -92,10 +93,10 @@ class _Parts:
         self._disposition = b""
 
     def header_name(self, data: bytes, start: int, end: int) -> None:
-        self._header += data[start:end]
+        self._header = _longer(self._header, data, start, end)
 
     def header_value(self, data: bytes, start: int, end: int) -> None:
-        self._value += data[start:end]
+        self._value = _longer(self._value, data, start, end)
 
     def header_end(self) -> None:
         if self._header.lower() == b"content-disposition":
@@ -110,6 +111,9 @@ class _Parts:
         self._field = field = _decoded(options[b"name"], "the name of a field")
         if field == FILE:
             if b"filename" not in options:
+                if b"filename*" in self._disposition.lower():
+                    said = "'filename*' is forbidden in a form (RFC 7578, 4.2): send 'filename', in UTF-8"
+                    raise InvalidRequestError(said, "body")
                 raise InvalidRequestError(f"a file is wanted in the field {FILE!r}", "body")
             if self.file is not None:
                 raise _twice()
@@ -141,6 +145,13 @@ class _Parts:
 
     def close(self) -> None:
         self.closed = True
+
+
+def _longer(held: bytes, data: bytes, start: int, end: int) -> bytes:
+    """More of a header. Not every release of the parser bounds what stands in front of a part."""
+    if len(held) + end - start > _MOST_HEADER:
+        raise InvalidRequestError("the header of a part is too long, so the form cannot be read", "body")
+    return held + data[start:end]
 
 
 def _decoded(raw: bytes, what: str) -> str:

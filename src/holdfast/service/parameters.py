@@ -44,6 +44,7 @@ ChangeId = Annotated[
         " answer. Another request under it is refused.",
         min_length=1,
         max_length=200,
+        pattern=r"^[\x20-\x7e]+$",  # beyond ASCII, what a header says depends on who reads it (RFC 9110, 5.5)
     ),
 ]
 Prefer = Annotated[

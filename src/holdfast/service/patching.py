@@ -53,11 +53,6 @@ def merge(draft: Draft, patch: Any, limits: Limits) -> None:
                 draft.delete(key)
 
 
-def merge_body(body: Any, patch: Any) -> Any:
-    """What a merge patch (RFC 7396) makes of an item's body."""
-    return merged(body, patch)
-
-
 def apply(draft: Draft, operations: Sequence[PatchOperation], limits: Limits) -> None:
     """Change a draft by a JSON Patch (RFC 6902), whole or, by raising, not at all.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -66,6 +67,7 @@ STATUSES: Mapping[str, int] = {
     "store-full": 507,
     "sink-unavailable": 503,
     "stopping": 503,
+    "unreachable": 503,
     "request-timeout": 408,
     "service": 500,
     # stored bytes do not add up
@@ -186,8 +188,9 @@ SCHEMA: Mapping[str, Any] = {
 """The JSON schema of a problem document."""
 
 
+@cache
 def version() -> str:
-    """The version of the package."""
+    """The version of the package, as it is installed."""
     from importlib.metadata import version as installed
 
     return installed("holdfast")

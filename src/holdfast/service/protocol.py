@@ -340,7 +340,7 @@ def _too_large(what: str, most: int = MOST_HEAD) -> Response:
 
 def _not_allowed(method: str, target: bytes) -> Response:
     path = target.partition(b"?")[0].decode("latin-1")
-    answer = _as(405, "Not a method that is taken here", RouteNotFoundError(method, path))
+    answer = _as(405, "Not a method that is taken here", RouteNotFoundError(method, path, _ALLOWED.split(", ")))
     answer.headers["allow"] = _ALLOWED
     return answer
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 import msgspec
 
@@ -50,6 +50,12 @@ class Changes(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``reads`` and ``collections`` name items and collections the changes were decided by: with ``rebase``, the commit
     lands only if none of those has changed either.
     """
+
+    MEANT: ClassVar[str] = (
+        "a patch by collection and name is sent as application/merge-patch+json, a JSON Patch as"
+        " application/json-patch+json"
+    )
+    """What to say to whoever sends something else."""
 
     changes: list[Step]
     reads: list[str] = []

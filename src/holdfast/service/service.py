@@ -11,12 +11,12 @@ from holdfast.engine.engine import Engine
 from holdfast.errors import UnauthenticatedError
 from holdfast.model.access import Principal
 from holdfast.service import bodies
-from holdfast.service.answers import Wholes
 from holdfast.service.auth.caller import ONE_WANTED, Authenticator, Caller
 from holdfast.service.logs import Logs
 from holdfast.service.meters import Meters
 from holdfast.service.rates import Rates
 from holdfast.service.route import fields
+from holdfast.service.wholes import Wholes
 from holdfast.settings import Settings
 
 T = TypeVar("T")

@@ -23,8 +23,8 @@ from holdfast.service.service import Service, caller_of
 from holdfast.wire.entries import EntryForm
 
 IDLE = 0.4
-"""Seconds after which a stream without news asks whether it may go on: a right that was taken away ends it within a
-second."""
+"""Seconds after which a stream without news asks whether it may go on: a token that has ended ends it within them. A
+right that is withdrawn is news, and wakes it at once."""
 
 _RETRY = b"retry: 1000\n\n"
 _encode = msgspec.json.Encoder().encode
@@ -92,10 +92,6 @@ def _told(page: FeedPage) -> bytes:
         return b'event: reload\nid: %b\ndata: {"reload":true}\n\n' % page.cursor.encode()
     return b"".join(
         b"event: %b\nid: %b\ndata: %b\n\n"
-        % (_name(entry.header.operation), cursor.encode(), _encode(EntryForm.of(entry)))
+        % (entry.header.operation.encode(), cursor.encode(), _encode(EntryForm.of(entry)))
         for entry, cursor in zip(page.entries, page.cursors, strict=True)
     )
-
-
-def _name(operation: str) -> bytes:
-    return operation.encode()

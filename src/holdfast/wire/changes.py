@@ -34,6 +34,8 @@ def make(draft: Draft, steps: Iterable[Step]) -> None:
                 f"change {at} of the list names {' and '.join(named) or 'none'} of put, delete and move; one is wanted"
             )
         if step.put is not None:
+            if step.body is None:
+                raise InvalidChangeError(f"change {at} of the list puts no body: `body` is missing", step.put)
             draft.put(step.put, step.body, after=step.after, before=step.before)
         elif step.move is not None:
             draft.move(step.move, after=step.after, before=step.before)

@@ -1,6 +1,6 @@
 // The answer to a request: its status, the headers that matter, its body; a stream of events while it lasts.
 
-import { badge, copier, element, kept, sortOf, unfolding } from "./element.js";
+import { badge, copier, element, escaped, kept, sortOf, unfolding } from "./element.js";
 import { note } from "./memory.js";
 import { send } from "./request.js";
 import { eventsOf } from "./stream.js";
@@ -14,14 +14,16 @@ let running;
 /** Give up the request that is under way, if there is one. */
 export const stop = () => running?.abort();
 
-/** JSON made pretty; a number keeps its digits, also where JavaScript has none such. */
+/** JSON read so that a number keeps its digits when it is written again, also where JavaScript has none such. */
+export const exactly = (text) => JSON.parse(text, (key, value, context) => {
+  const said = typeof value === "number" ? context?.source : undefined;
+  return said && said !== String(value) && JSON.rawJSON ? JSON.rawJSON(said) : value;
+});
+
+/** JSON made pretty. What cannot be seen is escaped: it is the same JSON still. */
 export function pretty(text) {
-  const exact = (key, value, context) => {
-    const said = typeof value === "number" ? context?.source : undefined;
-    return said && said !== String(value) && JSON.rawJSON ? JSON.rawJSON(said) : value;
-  };
   try {
-    return JSON.stringify(JSON.parse(text, exact), null, 2);
+    return JSON.stringify(exactly(text), null, 2).replace(/[^\n]+/g, escaped);
   } catch {
     return text;
   }
@@ -67,15 +69,30 @@ async function follow(response, say, place) {
   }
 }
 
+const calmly = matchMedia("(prefers-reduced-motion: reduce)");
+
+/** Bring an answer into view, unless all of it is: its beginning to the top. */
+function present(place) {
+  const { top, bottom } = place.getBoundingClientRect();
+  if (top < 0 || bottom > innerHeight) place.scrollIntoView({ block: "start", behavior: calmly.matches ? "auto" : "smooth" });
+}
+
 /** Send a request and show its answer; gives the response, or undefined where there was none. */
 export async function show(place, request) {
   stop();
   const mine = (running = new AbortController());
   const words = element("span", {}, "Sending…");
-  const status = element("p", { className: "status", role: "status" }, words);
+  const status = element("p", { className: "status", role: "status", id: "status" }, words);
+  const heading = element("h2", { tabIndex: -1, "aria-describedby": "status" }, "Answer");
   const halt = element("button", { type: "button", className: "small" }, "Stop");
   halt.addEventListener("click", () => mine.abort());
-  place.replaceChildren(element("h2", {}, "Answer"), element("div", { className: "line" }, status, halt));
+  const held = document.activeElement;
+  // Who reads by ear or keyboard goes on at the answer; who has gone elsewhere meanwhile is left there.
+  const arrive = () => {
+    if ([held, halt, document.body].includes(document.activeElement)) heading.focus({ preventScroll: true });
+    present(place);
+  };
+  place.replaceChildren(heading, element("div", { className: "line" }, status, halt));
   place.scrollIntoView({ block: "nearest" });
   const began = performance.now();
   let response;
@@ -87,16 +104,19 @@ export async function show(place, request) {
     words.textContent = took;
     place.append(...kept(headersOf(response)));
     if (response.headers.get("content-type")?.startsWith("text/event-stream")) {
+      arrive();
       await follow(response, (text) => (words.textContent = text), place);
       words.textContent += " · the service ended it";
     } else {
       const [bytes, shown] = await bodyOf(response);
       words.textContent = `${took} · ${size(bytes)}`;
       place.append(...kept(shown));
+      arrive();
     }
   } catch (error) {
     if (mine.signal.aborted) words.textContent += " · stopped";
     else words.textContent += ` No answer came, or not to its end (${error.message}). Is the service running? The outcome of a write is unknown: send it again with the same Idempotency-Key.`;
+    if (!response && !mine.signal.aborted) arrive();
   }
   halt.remove();
   return response;

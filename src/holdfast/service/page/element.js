@@ -15,6 +15,24 @@ export function element(name, properties = {}, ...children) {
   return made;
 }
 
+const UNSEEN = /[\p{Cc}\p{Cs}\p{Bidi_Control}\u2028\u2029\u200b\u2060\ufeff]/u;
+const ALL_UNSEEN = new RegExp(UNSEEN, "gu");
+
+/** A character that shows nothing, or turns round what follows it, as JSON would escape it. */
+const escapedOne = (one) => [...Array(one.length).keys()].map((at) => `\\u${one.charCodeAt(at).toString(16).padStart(4, "0")}`).join("");
+
+/** A text with its control characters escaped, so that they can be seen. */
+export const escaped = (text) => text.replace(ALL_UNSEEN, escapedOne);
+
+/** A session's title as plain text; one in which there is nothing to see is told as none. */
+export const titled = (title) => (/[^\s\u2800\p{Default_Ignorable_Code_Point}]/u.test(title ?? "") ? escaped(title) : "(no title)");
+
+/** A session's title, its escapes marked, and its direction its own. */
+export function titleOf(title) {
+  if (titled(title) === "(no title)") return element("span", { className: "untitled" }, "(no title)");
+  return element("bdi", {}, [...title].map((one) => (UNSEEN.test(one) ? element("code", { className: "escape" }, escapedOne(one)) : one)));
+}
+
 /** A line of described text: `code` between backticks, *stress* between stars. */
 export const worded = (text) => text.split(/(`[^`]+`|\*\w[^*]*\*)/).map((part, at) =>
   (at % 2 ? element(part[0] === "`" ? "code" : "em", {}, part.slice(1, -1)) : part));

@@ -1,7 +1,7 @@
 // The form of one operation: a field for each parameter, an editor for the body.
 
-import { element, kept, prose } from "./element.js";
-import { recall, remember, tagOf } from "./memory.js";
+import { element, kept, prose, titleOf } from "./element.js";
+import { calledOf, isSession, recall, remember, tagOf } from "./memory.js";
 import { requestOf } from "./request.js";
 import { bareOf, boundsOf, examplesOf, isFile, resolve, typeOf } from "./schema.js";
 
@@ -31,12 +31,14 @@ function row(id, name, required, about, ...controls) {
 function field(operation, parameter, at, address) {
   const id = `field-${at}`;
   const schema = parameter.schema ?? {};
-  const input = control(schema, { id, required: parameter.in === "path" });
+  const name = parameter.name.toLowerCase();
+  // OpenAPI calls the header optional, because its absence has an answer of its own: the refusal with 428.
+  const must = parameter.required || (name === "if-match" && operation.needsTag);
+  const input = control(schema, { id, required: must });
   const example = parameter.example ?? Object.values(parameter.examples ?? {})[0]?.value ?? schema.examples?.[0];
   if (input.tagName === "INPUT" && example !== undefined) input.placeholder = `such as ${text(example)}`;
   if (parameter.in === "path") input.value = recall(operation, parameter.name);
   const beside = [];
-  const name = parameter.name.toLowerCase();
   if (name === "idempotency-key") {
     const fresh = element("button", { type: "button", className: "small" }, "New");
     fresh.addEventListener("click", () => (input.value = newKey()));
@@ -54,8 +56,17 @@ function field(operation, parameter, at, address) {
     };
     beside.push(offer);
   }
+  if (parameter.in === "path" && isSession(operation, parameter.name)) {
+    const called = element("span", { className: "called", id: `${id}-called` });
+    input.setAttribute("aria-describedby", called.id);
+    input.follow = () => {
+      const title = calledOf(input.value);
+      called.replaceChildren(...(title === undefined ? [] : [titleOf(title)]));
+    };
+    beside.push(called);
+  }
   const about = aboutOf(parameter.description ?? schema.description, parameter.in, typeOf(schema).replace(" | null", ""), boundsOf(schema));
-  return [row(id, parameter.name, parameter.required, about, input, beside), input];
+  return [row(id, parameter.name, must, about, input, beside), input];
 }
 
 /** The editor of one media type: `{ shown, read }`. */
@@ -78,9 +89,11 @@ function editor(media, content) {
     area.rows = Math.min(24, Math.max(4, area.value.split("\n").length + 1));
   };
   fill(examples[0]?.[1]);
+  const warning = element("p", { className: "quiet", id: "example" }, "This is an example to begin with: the keys and names in it need not be in your session.");
+  area.setAttribute("aria-describedby", warning.id);
   const choice = element("select", { "aria-label": "Example" }, examples.map(([name]) => element("option", {}, name)));
   choice.addEventListener("change", () => fill(examples[choice.selectedIndex][1]));
-  return { shown: [examples.length > 1 ? choice : "", area], read: () => ({ media, text: area.value }) };
+  return { shown: [examples.length > 1 ? choice : "", examples.length ? warning : "", area], read: () => ({ media, text: area.value }) };
 }
 
 /** The form of an operation: `{ parts, read, settle }`; `settle()` brings the fields up to date after an answer. */

@@ -1,7 +1,8 @@
-// What the page remembers from one answer to the next request: the values of path parameters, and each session's ETag.
+// What the page remembers from one answer to the next request: the values of path parameters, each session's title and ETag.
 
 const values = new Map();
 const tags = new Map();
+const titles = new Map();
 
 const sessionIn = (address) => /\/sessions\/([^/?#]+)/.exec(address ?? "")?.[1];
 
@@ -11,6 +12,13 @@ const nameOf = (operation, parameter) => (operation.path.includes(`/sessions/{${
 export const remember = (operation, parameter, value) => value && values.set(nameOf(operation, parameter), value);
 export const recall = (operation, parameter) => values.get(nameOf(operation, parameter)) ?? "";
 export const choose = (session) => values.set("session", session);
+
+/** What sessions are called, by their ids, where an answer has said so. */
+export const call = (session, title) => titles.set(session, title);
+export const calledOf = (session) => titles.get(session);
+
+/** Whether a parameter is a session's id. */
+export const isSession = (operation, parameter) => nameOf(operation, parameter) === "session";
 
 /** The last ETag seen of the session that a path names, "" where none was. */
 export const tagOf = (path) => tags.get(sessionIn(path)) ?? "";

@@ -20,6 +20,7 @@ export function operationsOf(document) {
         parameters: [...(item.parameters ?? []), ...(said.parameters ?? [])].map(resolve),
         bodies: resolve(said.requestBody).content ?? {},
         bodyRequired: resolve(said.requestBody).required ?? false,
+        needsTag: Boolean(said.responses?.[428]),
         answers: Object.entries(said.responses ?? {}).map(([status, answer]) => ({ status, ...resolve(answer) })),
       };
     }));

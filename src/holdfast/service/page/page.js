@@ -6,6 +6,7 @@ import { grouped, operationsOf } from "./operation.js";
 import { addressOf, send } from "./request.js";
 import { drawRoute } from "./route.js";
 import { readFrom } from "./schema.js";
+import { drawSession } from "./session.js";
 import { drawSessions } from "./sessions.js";
 import * as token from "./token.js";
 
@@ -26,6 +27,7 @@ function askForToken(why) {
     token.keep(field.value);
     load();
   });
+  forget.hidden = true;
   main.replaceChildren(element("h1", {}, "Who are you?"), element("p", {}, why), form);
   field.focus();
 }
@@ -44,6 +46,7 @@ async function load() {
   try {
     const response = await send({ method: "GET", address: addressOf("/openapi.json"), headers: {} });
     if (response.status === 401) {
+      token.forget();
       askForToken("The service does not believe this token: it may be another service's, or past its time.");
       return;
     }
@@ -66,15 +69,26 @@ async function load() {
 function drawGroups() {
   groups.replaceChildren(...grouped(operations, described).map(([tag, inside]) =>
     element("section", {}, element("h2", {}, tag), element("ul", {}, inside.map((one) =>
-      element("li", { "data-words": `${one.method} ${one.path} ${one.summary} ${tag}`.toLowerCase() },
-        element("a", { href: `#/${one.id}`, title: one.path }, badge(one.method, one.method.toLowerCase()), element("span", {}, one.summary))))))));
+      element("li", { "data-path": one.path, "data-words": `${one.method} ${one.path} ${one.summary} ${tag}`.toLowerCase() },
+        element("a", { href: `#/${one.id}`, title: `${one.method} ${one.path}` }, badge(one.method, one.method.toLowerCase()), element("span", {}, one.summary, element("code", {}, broken(one.path))))))))));
   sift();
 }
 
-/** Show the routes that have all words of the filter. */
+/** A path that may go on in a new line after each of its parts. */
+const broken = (path) => path.split(/(?=\/)/).flatMap((part) => [part, element("wbr")]);
+
+/** Whether an address as it was sent, ids and all, is one of a route's path. */
+function fits(path, word) {
+  const sent = word.replace(/^\w+:\/\/[^/]+/, "").replace(/[?#].*/, "");
+  return sent.startsWith("/") && new RegExp(`^${path.replaceAll(".", "\\.").replaceAll(/\{\w+\}/g, "[^/]+")}$`, "i").test(sent);
+}
+
+/** Show the routes that have all words of the filter; a whole address finds its route. */
 function sift() {
   const words = filter.value.toLowerCase().split(/\s+/);
-  for (const entry of groups.querySelectorAll("li")) entry.hidden = !words.every((word) => entry.dataset.words.includes(word));
+  for (const entry of groups.querySelectorAll("li")) {
+    entry.hidden = !words.every((word) => entry.dataset.words.includes(word) || fits(entry.dataset.path, word));
+  }
   for (const group of groups.children) group.hidden = !group.querySelector("li:not([hidden])");
   none.hidden = Boolean(groups.querySelector("li:not([hidden])"));
 }
@@ -84,13 +98,14 @@ function draw(moved = false) {
   stop();
   const wanted = decodeURIComponent(location.hash.slice(2));
   const operation = operations.find((one) => one.id === wanted);
+  const session = /^session\/(.+)$/.exec(wanted)?.[1];
   for (const link of groups.querySelectorAll("a")) {
     if (link.hash === location.hash) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  document.title = `${operation?.summary ?? "Start"} · ${described.info.title}`;
+  document.title = `${operation?.summary ?? (session ? "Session" : "Start")} · ${described.info.title}`;
   const start = () => [element("h1", { tabIndex: -1 }, described.info.title), ...prose(described.info.description), ...drawSessions(operations)];
-  main.replaceChildren(...(operation ? [drawRoute(operation)] : start()));
+  main.replaceChildren(...(operation ? [drawRoute(operation)] : session ? drawSession(operations, session) : start()));
   open(false);
   if (moved) {
     scrollTo(0, 0);

@@ -1,25 +1,29 @@
 // The start panel: the newest sessions, and a first one for whoever has none.
 
-import { badge, element } from "./element.js";
-import { choose, note } from "./memory.js";
+import { badge, element, titleOf } from "./element.js";
+import { call, choose, note } from "./memory.js";
 import { addressOf, send } from "./request.js";
 import { examplesOf } from "./schema.js";
 
 const LIST = "/v1/sessions";
 const JSON_TYPE = "application/json";
-const COLOURS = { draft: "moved", published: "good", locked: "refused" };
+export const COLOURS = { draft: "moved", published: "good", locked: "refused" };
 
 /** What went wrong, in plain words. */
-async function trouble(response) {
+export async function trouble(response) {
   const said = await response.json().catch(() => ({}));
   return element("p", { className: "trouble" }, `${said.title ?? "That did not work"} (${response.status}). ${said.detail ?? ""}`);
 }
 
+/** A moment as the reader's country writes it, exact in the tooltip. */
+export const moment = (at) => element("time", { dateTime: at, title: at }, new Date(at).toLocaleString());
+
 function line(session, reader) {
-  const title = element("a", { href: reader ? `#/${reader.id}` : "#/" }, session.title || "(no title)");
+  call(session.id, session.title);
+  const title = reader ? element("a", { href: `#/session/${session.id}` }, titleOf(session.title)) : titleOf(session.title);
   title.addEventListener("click", () => choose(session.id));
   return element("li", {}, title, element("span", {}, badge(session.status, COLOURS[session.status] ?? "failed"), ` version ${session.version}`),
-    element("span", { className: "quiet" }, `${session.kind} · ${new Date(session.updated).toLocaleString()}`));
+    element("span", { className: "quiet" }, `${session.kind} · made `, moment(session.created), " · changed ", moment(session.updated)));
 }
 
 /** The panel; `operations` are those of the document, so that nothing is offered that this service has not. */
@@ -56,5 +60,5 @@ export function drawSessions(operations) {
   });
   again.addEventListener("click", look);
   look();
-  return [element("section", { "aria-label": "Sessions" }, element("h2", {}, "Sessions, the newest first"), list, element("div", { className: "line" }, make, again))];
+  return [element("section", { "aria-label": "Sessions" }, element("h2", {}, "Sessions, the last made first"), list, element("div", { className: "line" }, make, again))];
 }

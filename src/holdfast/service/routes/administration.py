@@ -27,7 +27,6 @@ routes = Routes("administration")
 Skip = Annotated[int, Query(description="How many lines to skip: they come oldest first.", ge=0, le=2**53)]
 _ADMIN = (*EVERY, "permission-denied")
 _LINES = "application/jsonl"
-_DURABLE = {answers.DURABILITY: answers.DISK}
 _encode = msgspec.json.Encoder().encode
 
 
@@ -63,10 +62,10 @@ async def tenant_audit(request: Request, who: Who, after: Skip = 0, limit: Limit
 @routes("POST", "/sweep", "sweep", answers=Swept, errors=_ADMIN, writes=True)
 async def sweep(request: Request, who: Who) -> Response:
     """Do what is due now: warn, expire, take down lapsed locks, finish publications, purge."""
-    return answers.answer(await service_of(request).engine.sweep(who), headers=_DURABLE)
+    return answers.answer(await service_of(request).engine.sweep(who), headers=answers.DURABLE)
 
 
-@routes("POST", "/verify", "verify", answers=Verified, content=_LINES, errors=_ADMIN)
+@routes("POST", "/verify", "verify", answers=Verified, content=_LINES, errors=(*_ADMIN, "session-not-found"))
 async def verify(
     request: Request,
     who: Who,
@@ -106,7 +105,7 @@ async def rotate_keys(request: Request, who: Who) -> Response:
     """Make a new key-encryption key and wrap every data key under it, while work goes on."""
     service = service_of(request)
     asked = await service.take(request, Rotation, default=Rotation())
-    return answers.answer(await service.engine.rotate_keys(who, drop=asked.drop), headers=_DURABLE)
+    return answers.answer(await service.engine.rotate_keys(who, drop=asked.drop), headers=answers.DURABLE)
 
 
 @routes(
@@ -139,7 +138,7 @@ async def revoke(request: Request, who: Who) -> Response:
         before=asked.before,
         until=asked.until,
     )
-    return answers.answer(made, 201, {**_DURABLE, "location": "/v1/revocations"})
+    return answers.answer(made, 201, {**answers.DURABLE, "location": "/v1/revocations"})
 
 
 @routes("GET", "/revocations", "revocations", answers=list[Revocation], errors=EVERY)

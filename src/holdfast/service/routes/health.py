@@ -10,6 +10,7 @@ from holdfast.errors import PermissionDeniedError, StoppingError, UnavailableErr
 from holdfast.model.access import SERVICE_VERBS
 from holdfast.service import answers
 from holdfast.service.examples import METRICS
+from holdfast.service.problems import version
 from holdfast.service.routing import EVERY, OPEN, Routes
 from holdfast.service.service import Who, service_of
 
@@ -49,11 +50,9 @@ async def ready(request: Request) -> Response:
 @routes("GET", "/health", "whoami", answers=Health, errors=EVERY)
 async def health(request: Request, who: Who) -> Response:
     """Each tier asked whether it answers."""
-    from importlib.metadata import version
-
     tiers = await service_of(request).engine.health()
     status = "ok" if all(said == "ok" for said in tiers.values()) else "degraded"
-    return answers.answer(Health(status, version("holdfast"), tiers))
+    return answers.answer(Health(status, version(), tiers))
 
 
 @routes(
@@ -68,5 +67,5 @@ async def health(request: Request, who: Who) -> Response:
 async def metrics(request: Request, who: Who) -> Response:
     """The figures, for Prometheus; for operators."""
     if not who.roles & SERVICE_VERBS["metrics"]:
-        raise PermissionDeniedError(who.id, "metrics")
+        raise PermissionDeniedError(who.id, "metrics", SERVICE_VERBS["metrics"])
     return Response(await service_of(request).meters.render(), media_type=_TEXT)

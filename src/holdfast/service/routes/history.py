@@ -16,14 +16,11 @@ from holdfast.service import answers
 from holdfast.service.conditions import change_id as named
 from holdfast.service.conditions import seen
 from holdfast.service.parameters import ChangeId, Fence, IfMatch, Limit, Prefer, SessionId, StillAt
-from holdfast.service.routes.items import written
 from holdfast.service.routing import EDIT, SESSION, STEP, Routes
 from holdfast.service.schemas import Labelling, Restoring
 from holdfast.service.service import Who, service_of
 
 routes = Routes("history")
-
-_MINIMAL = {204: "Done, as `Prefer: return=minimal` asked."}
 
 
 @routes(
@@ -32,7 +29,7 @@ _MINIMAL = {204: "Done, as `Prefer: return=minimal` asked."}
     "undo",
     answers=Committed,
     errors=(*EDIT, "nothing-to-undo"),
-    also=_MINIMAL,
+    also=answers.MINIMAL,
     state=True,
     writes=True,
 )
@@ -48,7 +45,7 @@ async def undo(
     """Take the last commit back, or the last group of them, with a new commit."""
     service = service_of(request)
     made = await service.engine.undo(session, who, expected=seen(if_match), change_id=named(change_id), fence=fence)
-    return await written(service, made, who, prefer)
+    return await answers.written(service, made, who, prefer)
 
 
 @routes(
@@ -57,7 +54,7 @@ async def undo(
     "redo",
     answers=Committed,
     errors=(*EDIT, "nothing-to-undo"),
-    also=_MINIMAL,
+    also=answers.MINIMAL,
     state=True,
     writes=True,
 )
@@ -73,7 +70,7 @@ async def redo(
     """Do again what the last undo took back."""
     service = service_of(request)
     made = await service.engine.redo(session, who, expected=seen(if_match), change_id=named(change_id), fence=fence)
-    return await written(service, made, who, prefer)
+    return await answers.written(service, made, who, prefer)
 
 
 @routes("GET", "/sessions/{session}/undo", "undo", answers=list[Difference], errors=(*SESSION, "nothing-to-undo"))
@@ -171,7 +168,7 @@ async def set_label(
     example={"to": 3},
     answers=Committed,
     errors=(*EDIT, "version-not-found", "label-not-found"),
-    also=_MINIMAL,
+    also=answers.MINIMAL,
     state=True,
     writes=True,
 )
@@ -190,4 +187,4 @@ async def restore(
     made = await service.engine.restore(
         session, who, asked.to, expected=seen(if_match), change_id=named(change_id), fence=fence
     )
-    return await written(service, made, who, prefer)
+    return await answers.written(service, made, who, prefer)

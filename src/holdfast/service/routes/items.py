@@ -12,10 +12,10 @@ from holdfast.engine.editing import Committed
 from holdfast.errors import ItemNotFoundError
 from holdfast.model.access import Principal
 from holdfast.model.item import Item
-from holdfast.model.patch import PatchOperation
+from holdfast.model.patch import PatchOperation, merged
 from holdfast.service import answers, bodies, patching
 from holdfast.service.conditions import change_id as named
-from holdfast.service.conditions import preference, seen, tag
+from holdfast.service.conditions import seen
 from holdfast.service.parameters import (
     ChangeId,
     Collection,
@@ -68,7 +68,6 @@ _BODY_MEDIA = {
     },
     PATCH: {"schema": _OPERATIONS, "example": [{"op": "replace", "path": "/text", "value": "The sea rises."}]},
 }
-_MINIMAL = {204: "Done, as `Prefer: return=minimal` asked."}
 
 
 @routes(
@@ -117,7 +116,7 @@ async def read_item(
     media=_MEDIA,
     answers=Committed,
     errors=EDIT,
-    also=_MINIMAL,
+    also=answers.MINIMAL,
     state=True,
     writes=True,
 )
@@ -153,7 +152,7 @@ async def edit_session(
         operations = service.decode(data, list[PatchOperation])
         async with edit as draft:
             patching.apply(draft, operations, limits)
-    return await written(service, draft.result, who, prefer)
+    return await answers.written(service, draft.result, who, prefer)
 
 
 @routes(
@@ -163,7 +162,7 @@ async def edit_session(
     media={CHANGES: {"schema": _ANY, "example": {"text": "The sea rises twice a day."}}},
     answers=Committed,
     errors=EDIT,
-    also=_MINIMAL,
+    also=answers.MINIMAL,
     state=True,
     writes=True,
 )
@@ -190,7 +189,7 @@ async def put_item(
     body = await service.take(request, Any)
     async with _edit(service, session, who, if_match, change_id, rebase, group, operation, fence) as draft:
         draft.put(f"{collection}/{name}", body, after=after, before=before)
-    return await written(service, draft.result, who, prefer)
+    return await answers.written(service, draft.result, who, prefer)
 
 
 @routes(
@@ -200,7 +199,7 @@ async def put_item(
     media=_BODY_MEDIA,
     answers=Committed,
     errors=EDIT,
-    also=_MINIMAL,
+    also=answers.MINIMAL,
     state=True,
     writes=True,
 )
@@ -226,12 +225,12 @@ async def patch_item(
     if media == MERGE:
         merging = service.decode(data, Any)
         async with edit as draft:
-            draft.put(key, patching.merge_body(draft.body(key), merging))
+            draft.put(key, merged(draft.body(key), merging))
     else:
         operations = service.decode(data, list[PatchOperation])
         async with edit as draft:
             draft.put(key, patching.patch_body(draft.body(key), operations, service.settings.limits))
-    return await written(service, draft.result, who, prefer)
+    return await answers.written(service, draft.result, who, prefer)
 
 
 @routes(
@@ -240,7 +239,7 @@ async def patch_item(
     "edit",
     answers=Committed,
     errors=EDIT,
-    also=_MINIMAL,
+    also=answers.MINIMAL,
     state=True,
     writes=True,
 )
@@ -262,23 +261,7 @@ async def delete_item(
     service = service_of(request)
     async with _edit(service, session, who, if_match, change_id, rebase, group, operation, fence) as draft:
         draft.delete(f"{collection}/{name}")
-    return await written(service, draft.result, who, prefer)
-
-
-async def written(service: Service, made: Committed, who: Principal, prefer: str | None) -> Response:
-    """The answer to a write, as long as the asker prefers."""
-    wanted = preference(prefer)
-    if wanted == "minimal":
-        return answers.empty({"etag": tag(made), "preference-applied": "return=minimal"})
-    if wanted == "representation":
-        found = await service.engine.read(made.session, who)
-        headers = {
-            **answers.stated(found.header),
-            answers.DURABILITY: made.durability,
-            "preference-applied": "return=representation",
-        }
-        return answers.sent(service.wholes.bytes_of(found), headers=headers)
-    return answers.committed(made)
+    return await answers.written(service, draft.result, who, prefer)
 
 
 def _edit(

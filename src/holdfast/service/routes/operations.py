@@ -11,10 +11,10 @@ from starlette.responses import Response
 
 from holdfast.engine.editing import Committed
 from holdfast.ports.kind import Kind, Operation
+from holdfast.service import answers
 from holdfast.service.conditions import change_id as named
 from holdfast.service.conditions import seen
 from holdfast.service.parameters import ChangeId, Fence, Group, IfMatch, Prefer, Rebase, SessionId
-from holdfast.service.routes.items import written
 from holdfast.service.routing import EDIT, Routes
 from holdfast.service.service import Who, service_of
 
@@ -59,7 +59,7 @@ def _declare(routes: Routes, name: str, declared: list[tuple[Kind, Operation]]) 
             group=group,
             fence=fence,
         )
-        return await written(service, made, who, prefer)
+        return await answers.written(service, made, who, prefer)
 
     operate.__name__ = f"operate_{name.replace('-', '_')}"
     operate.__doc__ = "\n\n".join(
@@ -73,7 +73,7 @@ def _declare(routes: Routes, name: str, declared: list[tuple[Kind, Operation]]) 
         media={"application/json": {"schema": body, "example": _example(schemas[0], collection)}},
         answers=Committed,
         errors=(*EDIT, "unknown-operation"),
-        also={204: "Done, as `Prefer: return=minimal` asked."},
+        also=answers.MINIMAL,
         state=True,
         writes=True,
         summary=" · ".join(dict.fromkeys(operation.summary.rstrip(".") for _, operation in declared)),

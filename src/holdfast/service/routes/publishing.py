@@ -13,7 +13,6 @@ from holdfast.service import answers
 from holdfast.service.conditions import change_id as named
 from holdfast.service.conditions import seen
 from holdfast.service.parameters import ChangeId, SessionId, StillAt
-from holdfast.service.routes.sessions import created
 from holdfast.service.routing import SESSION, STEP, Routes
 from holdfast.service.schemas import Locking, Sealed
 from holdfast.service.service import Service, Who, service_of
@@ -22,7 +21,6 @@ routes = Routes("publishing")
 
 _SINK = ("sink-unavailable", "live-moved", "verification-failed", "limit-exceeded", "invalid-item")
 _HERE = {"parameters": {"path.session": "$request.path.session"}}
-_DURABLE = {answers.DURABILITY: answers.DISK}
 
 
 @routes(
@@ -98,7 +96,7 @@ async def publish(request: Request, session: SessionId, who: Who) -> Response:
     """Publish the state a preview sealed. The same publication asked for again gives the same receipt."""
     service = service_of(request)
     asked = await service.take(request, Sealed)
-    return answers.answer(await service.engine.publish(session, who, seal=asked.seal), headers=_DURABLE)
+    return answers.answer(await service.engine.publish(session, who, seal=asked.seal), headers=answers.DURABLE)
 
 
 @routes("GET", "/sessions/{session}/receipts", "receipts", answers=list[Receipt], errors=SESSION)
@@ -117,7 +115,7 @@ async def list_receipts(request: Request, session: SessionId, who: Who) -> Respo
 )
 async def rollback(request: Request, session: SessionId, who: Who) -> Response:
     """Make what was live before this session's publication live again."""
-    return answers.answer(await service_of(request).engine.rollback(session, who), headers=_DURABLE)
+    return answers.answer(await service_of(request).engine.rollback(session, who), headers=answers.DURABLE)
 
 
 @routes(
@@ -132,12 +130,12 @@ async def rollback(request: Request, session: SessionId, who: Who) -> Response:
 )
 async def reopen(request: Request, session: SessionId, who: Who, change_id: ChangeId = None) -> Response:
     """Edit again: a new draft of what a session published, to be published in its place."""
-    engine = service_of(request).engine
-    return created(request, await engine.reopen(session, who, change_id=named(change_id)))
+    service = service_of(request)
+    return answers.created(service, await service.engine.reopen(session, who, change_id=named(change_id)))
 
 
 async def _locked(service: Service, shown: Preview, who: Principal) -> Response:
     """A preview, with the tag of the state it has locked; without one if that has been unlocked since."""
     header = await service.engine.header(shown.session, who)
     stands = header.lock is not None and header.lock.seal == shown.seal
-    return answers.answer(shown, headers={**(answers.stated(header) if stands else {}), **_DURABLE})
+    return answers.answer(shown, headers={**(answers.stated(header) if stands else {}), **answers.DURABLE})

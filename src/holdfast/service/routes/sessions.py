@@ -86,7 +86,7 @@ async def create_session(request: Request, who: Who, change_id: ChangeId = None)
         target=asked.target,
         change_id=named(change_id),
     )
-    return created(request, made)
+    return answers.created(service, made)
 
 
 @routes("GET", "/sessions", "find", answers=Page, errors=(*EVERY, "invalid-cursor"))
@@ -214,14 +214,3 @@ async def revive_session(
     """Take a discarded or expired session back within its grace."""
     engine = service_of(request).engine
     return answers.moved(await engine.revive(session, who, change_id=named(change_id), expected=seen(if_match)))
-
-
-def created(request: Request, made: Session) -> Response:
-    """201 for a new session, with its address."""
-    service, header = service_of(request), made.header
-    headers = {
-        **answers.stated(header),
-        answers.DURABILITY: answers.DISK,
-        "location": f"/v1/sessions/{header.id}",
-    }
-    return answers.sent(service.wholes.bytes_of(made), 201, headers)

@@ -28,7 +28,6 @@ _ANY_TIME = datetime.fromtimestamp(0, UTC)
 """The time of a lease that is named by its fence alone."""
 _GRANT = (*STEP, "version-conflict", "limit-exceeded", "change-id-reused")
 _LEASED = {"parameters": {"path.session": "$response.body#/session", "path.fence": "$response.body#/fence"}}
-_DURABLE = {answers.DURABILITY: answers.DISK}
 
 
 class Participants(msgspec.Struct, frozen=True):
@@ -118,7 +117,7 @@ async def take_lease(request: Request, session: SessionId, who: Who) -> Response
     asked = await service.take(request, Leasing)
     lease = await service.engine.lease(session, who, asked.holder, seconds=asked.seconds, force=asked.force)
     location = {"location": f"/v1/sessions/{session}/leases/{lease.fence}"}
-    return answers.answer(lease, 201, {**_DURABLE, **location})
+    return answers.answer(lease, 201, {**answers.DURABLE, **location})
 
 
 @routes(
@@ -137,7 +136,7 @@ async def renew_lease(request: Request, session: SessionId, fence: FencePath, wh
     service = service_of(request)
     asked = await service.take(request, Renewal, default=Renewal())
     lease = await service.engine.renew(Lease(session, "", fence, _ANY_TIME), who, seconds=asked.seconds)
-    return answers.answer(lease, headers=_DURABLE)
+    return answers.answer(lease, headers=answers.DURABLE)
 
 
 @routes("DELETE", "/sessions/{session}/leases/{fence}", "lease", status=204, errors=SESSION, writes=True)

@@ -13,7 +13,6 @@ from holdfast.service import answers, bodies, form
 from holdfast.service.conditions import change_id as named
 from holdfast.service.examples import KINDS
 from holdfast.service.parameters import ChangeId, Limit
-from holdfast.service.routes.sessions import created
 from holdfast.service.routing import CREATE, EVERY, Routes
 from holdfast.service.schemas import Lifetime
 from holdfast.service.service import Who, service_of
@@ -74,7 +73,7 @@ async def ingest(request: Request, who: Who, change_id: ChangeId = None) -> Resp
         retention=None if lifetime is None else service.decode(lifetime.encode(), Lifetime).retention(),
         change_id=named(change_id),
     )
-    return created(request, made)
+    return answers.created(service, made)
 
 
 @routes(
