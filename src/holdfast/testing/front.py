@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 
 _FAILURE_HEADERS = {"allow", "holdfast-version", "retry-after", "www-authenticate"}
 
+_DOCUMENT: list[dict[str, Any]] = []
+"""The document of this process: it is every application's, and to make it takes longer than most tests."""
+
 ADDRESS = "http://127.0.0.1:8420"
 
 ANA, BEN, EVE = Principal("ana"), Principal("ben"), Principal("eve", "other")
@@ -56,6 +59,9 @@ class Front:
         self.edge, self.app, self.service = edge, edge.routes, edge.service
         self.issuer, self._opened = issuer, opened
         self._clients: dict[tuple[Principal | None, str], httpx2.AsyncClient] = {}
+        if not _DOCUMENT:
+            _DOCUMENT.append(self.document)
+        self.app.openapi_schema = _DOCUMENT[0]
         paths = self.document["paths"]
         self._told = [
             (route.path_regex, method, paths[route.path_format][method.lower()])
