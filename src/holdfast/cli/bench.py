@@ -13,7 +13,7 @@ from holdfast.cli.output import emit, facts, progress, say, table
 
 async def bench(
     call: Call,
-    quick: Annotated[bool, typer.Option("--quick", help="Fewer and shorter rounds: done within 50 seconds.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer and shorter rounds: done within a minute.")] = False,
     output: Annotated[
         Path | None, typer.Option("--output", metavar="FILE", help="Keep the rows in a JSON file too.")
     ] = None,
@@ -24,7 +24,7 @@ async def bench(
         ),
     ] = None,
 ) -> None:
-    """Measure this machine: Holdfast beside bare SQLite, as ratios."""
+    """Measure Holdfast beside bare SQLite and FastAPI, as ratios."""
     from holdfast.bench import report, run  # heavy, and nothing else needs it
 
     folder = home_dir or Path.cwd()
