@@ -179,7 +179,7 @@ class Expectation:
         if not 0 <= expected <= kept.version:
             raise Refused("version-conflict")
         wanted = wanted_by(kept.states[expected], ops)
-        request = (verb, tuple(sorted(wanted.items(), key=lambda pair: pair[0])))
+        request = (verb, who, tuple(sorted(wanted.items(), key=lambda pair: pair[0])))
         replay = self._replay(kept, change, request)
         if replay is not None:
             return replay
@@ -206,7 +206,7 @@ class Expectation:
     ) -> Answer:
         """An undo or a redo."""
         kept = self._settled(session, who, WRITE)
-        replay = self._replay(kept, change, (verb,))
+        replay = self._replay(kept, change, (verb, who))
         if replay is not None:
             return replay
         self._must_be(kept, "draft")
@@ -222,7 +222,7 @@ class Expectation:
                 break
             taken.append(below)
         after = taken[-1].before
-        return self._commit(kept, after, fence, change, (verb,), taken=len(taken), verb=verb)
+        return self._commit(kept, after, fence, change, (verb, who), taken=len(taken), verb=verb)
 
     def restore(self, session: str, who: str, to: int | str, expected: int, *, fence: int | None = None) -> Answer:
         kept = self._settled(session, who, STEER)
