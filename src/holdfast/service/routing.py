@@ -15,7 +15,9 @@ import msgspec
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from holdfast.engine.editing import Committed
 from holdfast.service import problems
+from holdfast.service.answers import MINIMAL
 from holdfast.service.examples import example_of
 from holdfast.service.route import Route
 from holdfast.wire.forms import form_of
@@ -197,6 +199,13 @@ class Routes:
             return handler
 
         return declare
+
+    def commit(
+        self, method: str, path: str, verb: str, *, errors: Iterable[str] = (), **more: Any
+    ) -> Callable[[Handler], Handler]:
+        """Declare a route that commits; ``errors`` are those it has beside ``EDIT``."""
+        told = {"answers": Committed, "also": MINIMAL, "state": True, "writes": True, **more}
+        return self(method, path, verb, errors=(*EDIT, *errors), **told)
 
     def _schema(self, kind: Any) -> dict[str, Any]:
         """The schema of a type, as a reference where it has a name."""

@@ -7,7 +7,6 @@ from typing import Annotated
 from fastapi import Path, Query, Request
 from starlette.responses import Response
 
-from holdfast.engine.editing import Committed
 from holdfast.engine.labels import Label
 from holdfast.model.difference import Difference
 from holdfast.model.entry import Entry
@@ -16,22 +15,18 @@ from holdfast.service import answers
 from holdfast.service.conditions import change_id as named
 from holdfast.service.conditions import seen
 from holdfast.service.parameters import ChangeId, Fence, IfMatch, Limit, Prefer, SessionId, StillAt
-from holdfast.service.routing import EDIT, SESSION, STEP, Routes
+from holdfast.service.routing import SESSION, STEP, Routes
 from holdfast.service.schemas import Labelling, Restoring
 from holdfast.service.service import Who, service_of
 
 routes = Routes("history")
 
 
-@routes(
+@routes.commit(
     "POST",
     "/sessions/{session}/undo",
     "undo",
-    answers=Committed,
-    errors=(*EDIT, "nothing-to-undo"),
-    also=answers.MINIMAL,
-    state=True,
-    writes=True,
+    errors=("nothing-to-undo",),
 )
 async def undo(
     request: Request,
@@ -48,15 +43,11 @@ async def undo(
     return await answers.written(service, made, who, prefer)
 
 
-@routes(
+@routes.commit(
     "POST",
     "/sessions/{session}/redo",
     "redo",
-    answers=Committed,
-    errors=(*EDIT, "nothing-to-undo"),
-    also=answers.MINIMAL,
-    state=True,
-    writes=True,
+    errors=("nothing-to-undo",),
 )
 async def redo(
     request: Request,
@@ -160,17 +151,13 @@ async def set_label(
     return answers.answer(made, headers={answers.DURABILITY: answers.DISK})
 
 
-@routes(
+@routes.commit(
     "POST",
     "/sessions/{session}/restore",
     "restore",
     takes=Restoring,
     example={"to": 3},
-    answers=Committed,
-    errors=(*EDIT, "version-not-found", "label-not-found"),
-    also=answers.MINIMAL,
-    state=True,
-    writes=True,
+    errors=("version-not-found", "label-not-found"),
 )
 async def restore(
     request: Request,

@@ -8,7 +8,6 @@ from fastapi import Query, Request
 from starlette.responses import Response
 
 from holdfast.engine.authoring import Edit
-from holdfast.engine.editing import Committed
 from holdfast.errors import ItemNotFoundError
 from holdfast.model.access import Principal
 from holdfast.model.item import Item
@@ -29,7 +28,7 @@ from holdfast.service.parameters import (
     SessionId,
     Version,
 )
-from holdfast.service.routing import EDIT, SESSION, Routes
+from holdfast.service.routing import SESSION, Routes
 from holdfast.service.schemas import Changes
 from holdfast.service.service import Service, Who, service_of
 from holdfast.wire.changes import make
@@ -107,18 +106,13 @@ async def read_item(
     return answers.answer(item, headers=answers.stated(found.header) if current else None)
 
 
-@routes(
+@routes.commit(
     "PATCH",
     "/sessions/{session}",
     "edit",
     takes=Changes,
     example={"changes": [{"put": "chunks/0001", "body": {"text": "The sea rises and falls twice a day."}}]},
     media=_MEDIA,
-    answers=Committed,
-    errors=EDIT,
-    also=answers.MINIMAL,
-    state=True,
-    writes=True,
 )
 async def edit_session(
     request: Request,
@@ -155,16 +149,11 @@ async def edit_session(
     return await answers.written(service, draft.result, who, prefer)
 
 
-@routes(
+@routes.commit(
     "PUT",
     "/sessions/{session}/items/{collection}/{name}",
     "edit",
     media={CHANGES: {"schema": _ANY, "example": {"text": "The sea rises twice a day."}}},
-    answers=Committed,
-    errors=EDIT,
-    also=answers.MINIMAL,
-    state=True,
-    writes=True,
 )
 async def put_item(
     request: Request,
@@ -192,16 +181,11 @@ async def put_item(
     return await answers.written(service, draft.result, who, prefer)
 
 
-@routes(
+@routes.commit(
     "PATCH",
     "/sessions/{session}/items/{collection}/{name}",
     "edit",
     media=_BODY_MEDIA,
-    answers=Committed,
-    errors=EDIT,
-    also=answers.MINIMAL,
-    state=True,
-    writes=True,
 )
 async def patch_item(
     request: Request,
@@ -233,15 +217,10 @@ async def patch_item(
     return await answers.written(service, draft.result, who, prefer)
 
 
-@routes(
+@routes.commit(
     "DELETE",
     "/sessions/{session}/items/{collection}/{name}",
     "edit",
-    answers=Committed,
-    errors=EDIT,
-    also=answers.MINIMAL,
-    state=True,
-    writes=True,
 )
 async def delete_item(
     request: Request,

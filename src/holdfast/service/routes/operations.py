@@ -9,13 +9,12 @@ import msgspec
 from fastapi import Request
 from starlette.responses import Response
 
-from holdfast.engine.editing import Committed
 from holdfast.ports.kind import Kind, Operation
 from holdfast.service import answers
 from holdfast.service.conditions import change_id as named
 from holdfast.service.conditions import seen
 from holdfast.service.parameters import ChangeId, Fence, Group, IfMatch, Prefer, Rebase, SessionId
-from holdfast.service.routing import EDIT, Routes
+from holdfast.service.routing import Routes
 from holdfast.service.service import Who, service_of
 
 
@@ -66,16 +65,12 @@ def _declare(routes: Routes, name: str, declared: list[tuple[Kind, Operation]]) 
         f"{operation.summary} (`{kind.name}`{', may be sent without a version' if operation.commutative else ''})"
         for kind, operation in declared
     )
-    routes(
+    routes.commit(
         "POST",
         f"/sessions/{{session}}/operations/{name}",
         "edit",
         media={"application/json": {"schema": body, "example": _example(schemas[0], collection)}},
-        answers=Committed,
-        errors=(*EDIT, "unknown-operation"),
-        also=answers.MINIMAL,
-        state=True,
-        writes=True,
+        errors=("unknown-operation",),
         summary=" · ".join(dict.fromkeys(operation.summary.rstrip(".") for _, operation in declared)),
     )(operate)
 
