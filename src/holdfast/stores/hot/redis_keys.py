@@ -1,0 +1,84 @@
+"""The keys of the Redis hot tier: every one there is.
+
+``{…}`` is the hash tag, which alone decides the slot of a cluster. A session lives in one of a fixed number of
+partitions, chosen by a hash of its id: all that one script touches carries one tag, so every script runs whole on one
+server of a cluster, and what must be asked over all sessions (what is due, what has moved) is asked of each partition
+and put together. Of one owner's sessions, which lie in many partitions, the owner's own partition keeps count.
+
+``h`` is the prefix, ``p`` a partition, ``id`` a session's id:
+
+* ``{h:p}:s:id`` hash, the session as it stands. ``about`` (tenant, owner, kind, created: MessagePack), ``status``,
+  ``step``, ``version``, ``digest``, ``due``, ``sealed`` and ``key`` are the head's; ``fence``, ``holder``, ``until``
+  and ``seconds`` the lease's; ``floor`` is the first step that has not been trimmed, ``purged`` says that the payloads
+  are hashes, ``members`` who may know of it (MessagePack), ``uncounted`` that its owner's count is without it. Each
+  ``i:`` with an item's id is an item: eight bytes of its version, then its sealed bytes.
+* ``{h:p}:l:id`` hash, its log: a step leads to its entry, ``c:`` with a change id to its step.
+* ``{h:p}:d`` sorted set, sessions by when they are due.
+* ``{h:p}:m`` sorted set, sessions by the number of their last write; ``{h:p}:n`` the number given last.
+* ``{h:p}:q`` stream, the flush queue, where one is asked for: session ``s`` has step ``n``.
+* ``{h:p}:o:`` with tenant and owner (MessagePack): hash, the owner's sessions and the token each is counted by.
+* ``{h:p}:v:token``: that token counts no more; the only key that expires, after an hour.
+* ``{h}:layout`` hash: the format and the number of partitions.
+* ``{h}:epochs`` hash: the first instant of each boot, and the latest of them.
+* ``{h}:r`` hash, revocations by what they are about; ``{h}:rn`` sorted set, by number; ``{h}:ru`` sorted set, by when
+  they lapse; ``{h}:rc`` the number given last.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import NamedTuple
+
+import msgspec
+
+
+class SessionKeys(NamedTuple):
+    """Where a session's keys are: ``tag`` is its partition's."""
+
+    tag: bytes
+    session: bytes
+    log: bytes
+
+
+class PartitionKeys(NamedTuple):
+    """What a partition keeps of all its sessions."""
+
+    tag: bytes
+    due: bytes
+    moved: bytes
+    written: bytes
+    queue: bytes
+
+
+class Keys:
+    """The keys below a prefix."""
+
+    def __init__(self, prefix: str, partitions: int) -> None:
+        self.root = prefix.encode()
+        base = b"{%s}:" % self.root
+        self.layout, self.epochs = base + b"layout", base + b"epochs"
+        self.revocations = (base + b"r", base + b"rn", base + b"ru", base + b"rc")
+        self.partitions = [_partition(b"%s:%d" % (self.root, number)) for number in range(partitions)]
+
+    def partition(self, id: bytes) -> PartitionKeys:
+        """Where a session of an id lives, or an owner's count. It must never change: data is found by it."""
+        return self.partitions[zlib.crc32(id) % len(self.partitions)]
+
+    def session(self, session: str) -> SessionKeys:
+        id = session.encode()
+        tag = self.partition(id).tag
+        return SessionKeys(tag, b"{%s}:s:%s" % (tag, id), b"{%s}:l:%s" % (tag, id))
+
+    def owner(self, tenant: str, owner: str) -> tuple[bytes, bytes]:
+        """Tag and key of an owner's count."""
+        who = msgspec.msgpack.encode((tenant, owner))
+        tag = self.partition(who).tag
+        return tag, b"{%s}:o:%s" % (tag, who)
+
+    def void(self, session: SessionKeys, token: bytes) -> bytes:
+        """The mark that a token counts no more, beside the session it was given for."""
+        return b"{%s}:v:%s" % (session.tag, token)
+
+
+def _partition(tag: bytes) -> PartitionKeys:
+    return PartitionKeys(tag, *(b"{%s}:%s" % (tag, kind) for kind in (b"d", b"m", b"n", b"q")))
