@@ -1,0 +1,223 @@
+"""The warm tier's suite has teeth for PostgreSQL too: what can go wrong between two transactions is noticed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from functools import partial
+from inspect import signature
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from holdfast.drivers.postgres import Migration
+from holdfast.errors import HoldfastError
+from holdfast.model.cursor import PageCursor
+from holdfast.model.entry import SealedEntry
+from holdfast.model.session import SealedHead
+from holdfast.ports.warm import AuditRow, Query
+from holdfast.stores.warm.postgres import MIGRATIONS, PostgresWarmStore
+from holdfast.testing.postgres import PostgresServer
+from holdfast.testing.warm import WarmStoreSuite
+
+
+def edited(*edits: tuple[str, str]) -> list[Migration]:
+    """The migrations with something else in place of something; each is there to be replaced."""
+    script = MIGRATIONS[0].script
+    for before, after in edits:
+        assert before in script, before
+        script = script.replace(before, after)
+    return [replace(MIGRATIONS[0], script=script), *MIGRATIONS[1:]]
+
+
+class TakesTheOldestHead(PostgresWarmStore):
+    """Keeps whatever head comes last."""
+
+    _migrations = edited(("WHERE excluded.step > s.step -- the row is held even where it is not", ""))
+
+
+class PassesConflictsOver(PostgresWarmStore):
+    """Takes another entry at a step for the same one."""
+
+    _migrations = edited(
+        (
+            "DO UPDATE SET step = {schema}.refuse(kept.session)\n    WHERE kept.digest <> excluded.digest",
+            "DO NOTHING",
+        )
+    )
+
+
+class RefusesRepetitions(PostgresWarmStore):
+    """Takes the same entry at a step for another one."""
+
+    _migrations = edited(("WHERE kept.digest <> excluded.digest", ""))
+
+
+class TakesLateMembers(PostgresWarmStore):
+    """Keeps whatever members come last, with however old a head."""
+
+    _migrations = edited((" AND h.id = ANY (taken)", ""), ("WHERE h.id = ANY (taken) AND", "WHERE"))
+
+
+class KeepsFormerMembers(PostgresWarmStore):
+    """Adds members, and takes none away."""
+
+    _migrations = edited(("WHERE m.id = h.id AND", "WHERE false AND"))
+
+
+class BringsKeysBack(PostgresWarmStore):
+    """Takes the key that comes with a newer head."""
+
+    _migrations = edited(("sealed = excluded.sealed", "sealed = excluded.sealed, key = excluded.key"))
+
+
+class KeepsWhatIsLate(PostgresWarmStore):
+    """Keeps the payloads that come after a purge."""
+
+    _migrations = edited(("CASE WHEN s.purged THEN", "CASE WHEN false THEN"))
+
+
+class KeepsLateMembers(PostgresWarmStore):
+    """Lets a late head name members of a session that was purged."""
+
+    _migrations = edited((" AND NOT s.purged", ""))
+
+
+class PurgesWithoutWaiting(PostgresWarmStore):
+    """Looks for the payloads before it waits for an append that is under way."""
+
+    _migrations = edited(
+        (
+            "    SELECT purged INTO before FROM {schema}.session WHERE id = purging FOR UPDATE;\n",
+            "    before := false;\n",
+        ),
+        ("    UPDATE {schema}.log SET payload", "    PERFORM pg_sleep(0.01); UPDATE {schema}.log SET payload"),
+    )
+
+
+class OrdersByLocale(PostgresWarmStore):
+    """Leaves the order of names to the database's locale, or to another one."""
+
+    _migrations = edited(('id        text COLLATE "C" PRIMARY KEY', 'id        text COLLATE "en-x-icu" PRIMARY KEY'))
+
+
+class HashesTwice(PostgresWarmStore):
+    """Purges what has been purged."""
+
+    _migrations = edited(("IF NOT before THEN", "IF before IS NOT NULL THEN"))
+
+
+class RewrapsWhateverIsThere(PostgresWarmStore):
+    """Does not look which key it replaces."""
+
+    async def rewrap(self, session: str, *, old: bytes, new: bytes | None) -> bool:
+        head = await self.head(session)
+        await asyncio.sleep(0.005)
+        return head is not None and await super().rewrap(session, old=head.key or b"", new=new)
+
+
+class AppendsOneByOne(PostgresWarmStore):
+    """Keeps each entry in a transaction of its own."""
+
+    async def append(
+        self, head: SealedHead, entries: Sequence[SealedEntry], *, members: Sequence[str] | None = None
+    ) -> None:
+        for entry in entries:
+            await super().append(replace(head, step=0), [entry])
+        await super().append(head, [], members=members)
+
+
+class LooksThenRecords(PostgresWarmStore):
+    """Looks where a chain ends, and appends a little later, whatever has come in between."""
+
+    async def record(self, rows: Sequence[AuditRow], *, end: bytes) -> bool:
+        ends = await self.chains()
+        follows = rows[0].seq == (ends[rows[0].chain].seq if rows[0].chain in ends else 0) + 1
+        await asyncio.sleep(0.005)
+        return follows and (await super().record(rows, end=end) or True)
+
+
+class SharesAcrossTenants(PostgresWarmStore):
+    """Asks whose member a principal of that name is, and not in which tenant."""
+
+    async def find(self, query: Query, *, after: PageCursor | None, limit: int) -> list[SealedHead]:
+        return await super().find(replace(query, tenant=None) if query.member else query, after=after, limit=limit)
+
+
+class FillsNoRoom(PostgresWarmStore):
+    """Reads as many entries as are asked for, however large."""
+
+    async def entries(self, session: str, *, after: int, limit: int, room: int | None = None) -> list[SealedEntry]:
+        return await super().entries(session, after=after, limit=limit)
+
+
+class SendsLate(PostgresWarmStore):
+    """Has appends wait a moment before they are sent, and forgets them when it is closed."""
+
+    async def append(
+        self, head: SealedHead, entries: Sequence[SealedEntry], *, members: Sequence[str] | None = None
+    ) -> None:
+        await asyncio.sleep(0.01)
+        await super().append(head, entries, members=members)
+
+
+class LeavesWhoIsCancelled(PostgresWarmStore):
+    """Lets a cancelled caller go, with what it sent on its way."""
+
+    async def append(
+        self, head: SealedHead, entries: Sequence[SealedEntry], *, members: Sequence[str] | None = None
+    ) -> None:
+        await asyncio.shield(asyncio.ensure_future(super().append(head, entries, members=members)))
+
+
+@pytest.mark.parametrize(
+    ("broken", "test"),
+    [
+        (TakesTheOldestHead, "test_an_older_head_changes_nothing"),
+        (TakesTheOldestHead, "test_entries_are_kept_in_any_order"),
+        (PassesConflictsOver, "test_another_entry_at_a_step_is_refused_and_nothing_of_the_call_is_kept"),
+        (PassesConflictsOver, "test_of_racing_entries_at_one_step_exactly_one_is_kept"),
+        (RefusesRepetitions, "test_entries_that_are_there_already_change_nothing_any_number_of_times"),
+        (AppendsOneByOne, "test_another_entry_at_a_step_is_refused_and_nothing_of_the_call_is_kept"),
+        (TakesLateMembers, "test_members_change_with_a_newer_head_and_no_other"),
+        (KeepsFormerMembers, "test_members_change_with_a_newer_head_and_no_other"),
+        (SharesAcrossTenants, "test_a_principal_s_sessions_are_its_own_and_those_it_is_a_member_of"),
+        (OrdersByLocale, "test_names_of_any_text_are_kept_apart_and_come_back"),
+        (FillsNoRoom, "test_a_page_of_the_log_ends_with_the_entry_that_fills_its_room"),
+        (BringsKeysBack, "test_the_data_key_is_kept_at_the_first_append_only"),
+        (BringsKeysBack, "test_a_late_head_does_not_bring_back_a_key_that_was_replaced_or_destroyed"),
+        (RewrapsWhateverIsThere, "test_a_wrapped_key_is_replaced_if_it_is_still_the_old_one"),
+        (RewrapsWhateverIsThere, "test_of_racing_rewraps_exactly_one_succeeds"),
+        (KeepsLateMembers, "test_of_what_comes_to_a_purged_session_only_the_hashes_are_kept"),
+        (KeepsWhatIsLate, "test_of_what_comes_to_a_purged_session_only_the_hashes_are_kept"),
+        (KeepsWhatIsLate, "test_of_appends_that_race_with_a_purge_no_payload_is_left"),
+        (PurgesWithoutWaiting, "test_of_appends_that_race_with_a_purge_no_payload_is_left"),
+        (HashesTwice, "test_a_purge_removes_the_content_and_leaves_head_and_headers"),
+        (LooksThenRecords, "test_of_racing_lines_exactly_one_is_appended_at_each_number"),
+        (SendsLate, "test_closing_finishes_the_writes_already_sent"),
+        (LeavesWhoIsCancelled, "test_an_append_whose_caller_is_cancelled_is_awaited_to_its_outcome"),
+    ],
+)
+async def test_a_store_that_breaks_a_promise_fails_its_test(
+    broken: type[PostgresWarmStore], test: str, postgres: PostgresServer
+) -> None:
+    with pytest.raises((AssertionError, pytest.fail.Exception, HoldfastError)):
+        await run(broken, test, postgres.fresh_url())
+    await run(PostgresWarmStore, test, postgres.fresh_url())
+
+
+async def run(store: type[PostgresWarmStore], test: str, url: str) -> None:
+    """Run a test of the suite as pytest would."""
+    method = getattr(WarmStoreSuite(), test)
+    wanted = signature(method).parameters
+    given: dict[str, Any] = {name: value for name, value in {"at": 1, "limit": 3}.items() if name in wanted}
+    if "connect" in wanted:
+        await method(connect=partial(store.open, url), **given)
+        return
+    pair = (await store.open(url), await store.open(url))
+    try:
+        await method(stores=pair, **given)
+    finally:
+        for handle in pair:
+            await handle.close()
