@@ -16,11 +16,19 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: all setup demo run test check bench kill power machine contract histories fmt lock build clean help
+.PHONY: all setup services demo run test check bench kill power machine contract histories fmt lock build clean help
 
 all: check test ## checks and tests, as CI runs them (this is plain `make`)
 
 setup: $(STAMP) ## make .venv and install what uv.lock names, once
+
+# What the tests of the distributed tiers start for themselves, on free ports: nothing of it needs to run. strace shows when
+# Redis syncs, pgbouncer stands before PostgreSQL. Debian starts what it installs unless a policy says no.
+SERVICES := redis-server postgresql pgbouncer strace
+
+services: ## install the servers that tests start (Debian and Ubuntu, as root): Redis, PostgreSQL, PgBouncer
+	@command -v apt-get >/dev/null || { echo "There is no apt-get here: install $(SERVICES) your way; without them their tests are skipped." >&2; exit 1; }
+	RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive sh -c 'apt-get install -y -q $(SERVICES) || { apt-get update -q && apt-get install -y -q $(SERVICES); }' >/dev/null
 
 demo: $(STAMP) ## the whole life of a session, on a document: make demo [ARGS=path/to/file.md]
 	$(BIN)/holdfast demo $(ARGS)

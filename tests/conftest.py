@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from holdfast.compose import open_engine
 from holdfast.engine.engine import Engine
 from holdfast.settings import Settings
 from holdfast.testing.clock import ManualClock
+from holdfast.testing.postgres import PostgresServer, postgres_server
 
 OpenEngine = Callable[..., Awaitable[Engine]]
 
@@ -90,3 +91,10 @@ async def opens(settings: Settings, clock: ManualClock) -> AsyncIterator[OpenEng
 async def engine(opens: OpenEngine) -> Engine:
     """An engine on a home that nobody has used."""
     return await opens()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server that the tests of a worker share: each takes a ``fresh_url``."""
+    with postgres_server() as server:
+        yield server

@@ -57,7 +57,7 @@ async def open_engine(
     chance = chance or SystemChance()
     async with contextlib.AsyncExitStack() as opened:
         source = _keys(settings, chance)
-        hot, warm = _stores(settings, opened)
+        hot, warm = await _stores(settings, opened)
         ring = KeyRing(source or await _first_keys(settings, chance, warm), chance)
         cold: ColdStore = adapter("cold", settings.cold_url).open(settings.cold_url)
         opened.push_async_callback(cold.close)
@@ -144,26 +144,33 @@ async def _first_keys(settings: Settings, chance: Chance, warm: WarmStore) -> Ke
     return KeyFile.open(settings.key_path, chance)
 
 
-def _stores(settings: Settings, opened: contextlib.AsyncExitStack) -> tuple[HotStore, WarmStore]:
+async def _stores(settings: Settings, opened: contextlib.AsyncExitStack) -> tuple[HotStore, WarmStore]:
     """The hot and the warm store; where both are one SQLite file they share its connection and its log."""
     hot_url, warm_url = settings.hot_url, settings.warm_url
-    adapter("hot", hot_url), adapter("warm", warm_url)  # refuses a scheme that nothing serves
-    if hot_url.startswith("sqlite://") or warm_url.startswith("sqlite://"):
+    hot_class, warm_class = adapter("hot", hot_url), adapter("warm", warm_url)
+    if hot_url.startswith("sqlite://"):
         if hot_url != warm_url:
             raise ConfigurationError(
-                "A SQLite file serves as hot and warm tier at once: set hot and warm to the same URL."
+                "A SQLite file serves as hot and warm tier at once: set hot and warm to the same URL,"
+                " or hot to a redis:// one."
             )
         from holdfast.drivers.sqlite import SqliteFile
         from holdfast.stores.sqlite_rows import SCHEMA
 
         file = SqliteFile.open(_path(hot_url), schema=SCHEMA, name="embedded")
         opened.push_async_callback(file.close)
-        return adapter("hot", hot_url)(file), adapter("warm", warm_url)(file)
-    hot: HotStore = adapter("hot", hot_url).open(_path(hot_url))
-    opened.push_async_callback(hot.close)
-    warm: WarmStore = adapter("warm", warm_url).open(_path(warm_url))
+        return hot_class(file), warm_class(file)
+    # The warm one first, so that it outlives the hot one: what is flushed on the way out goes there.
+    warm: WarmStore = await _opened(warm_class, warm_url)
     opened.push_async_callback(warm.close)
+    hot: HotStore = await _opened(hot_class, hot_url)
+    opened.push_async_callback(hot.close)
     return hot, warm
+
+
+async def _opened(store: Any, url: str) -> Any:
+    """A store of a URL: one in a file is opened by its path, and needs nobody's answer."""
+    return store.open(_path(url)) if url.startswith("sqlite://") else await store.open(url)
 
 
 def _path(url: str) -> Path:

@@ -12,7 +12,8 @@ import pytest
 
 from holdfast.drivers.postgres import Migration, Place, PostgresPool, as_ours, as_text, migrations, of_text
 from holdfast.errors import ConfigurationError, HoldfastError, StoreFullError, StoreUnavailableError, TamperedError
-from holdfast.testing.postgres import PostgresServer, free_port, needed, pooler, postgres_server
+from holdfast.testing.postgres import PostgresServer, pooler, postgres_server
+from holdfast.testing.servers import free_port, needed
 
 STEPS = [
     Migration(1, "a table", "CREATE TABLE {schema}.t (a bigint PRIMARY KEY);"),
@@ -30,7 +31,6 @@ async def pool(postgres: PostgresServer) -> AsyncIterator[PostgresPool]:
 @pytest.fixture
 def own_server() -> Iterator[PostgresServer]:
     """A server that may be harmed."""
-    needed("postgres", "initdb", "psql")
     with postgres_server() as server:
         yield server
 

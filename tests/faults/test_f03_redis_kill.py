@@ -18,7 +18,7 @@ import pytest
 from holdfast.stores.hot.redis import RedisHotStore
 from holdfast.testing.authors import Author, effects
 from holdfast.testing.samples import NOW, write_at
-from holdfast.testing.servers import RedisServer, binary, redis_server
+from holdfast.testing.servers import RedisServer, needed, redis_server
 
 KILLS = int(os.environ.get("HOLDFAST_TEST_REDIS_KILLS", "5"))
 SEED = int(os.environ.get("HOLDFAST_TEST_SEED", "1"))
@@ -113,7 +113,7 @@ _LANDED = b'":1\\r\\n'
 
 async def replies(folder: Path, appendfsync: str, commits: int) -> tuple[int, int]:
     """How many acknowledgements a server has sent, and how many of them before it had synced what they acknowledge."""
-    strace = binary("strace")
+    strace = needed("strace")
     trace = folder / "trace.txt"
     server = RedisServer(folder / "redis", appendfsync=appendfsync).start()
     assert server.process is not None

@@ -22,7 +22,7 @@ from holdfast.model.entry import SealedEntry
 from holdfast.model.session import SealedHead
 from holdfast.ports.warm import WarmStore
 from holdfast.stores.warm.postgres import MIGRATIONS, PostgresWarmStore
-from holdfast.testing.postgres import PostgresServer, needed, postgres_server, server_user
+from holdfast.testing.postgres import PostgresServer, postgres_server, server_user
 from holdfast.testing.proxy import Proxy
 from holdfast.testing.samples import content, entry_at, head_at
 from holdfast.testing.warm import lines, log, mac
@@ -34,7 +34,6 @@ SESSIONS = 12
 @pytest.fixture
 def server() -> Iterator[PostgresServer]:
     """A server that may be harmed."""
-    needed("postgres", "initdb", "psql")
     with postgres_server() as server:
         yield server
 
@@ -255,7 +254,6 @@ async def test_f13_a_batch_that_hangs_is_unknown_for_all_of_it_and_lands_once(
 
 async def test_f15_a_full_disk_is_told_as_such_and_changes_nothing() -> None:
     """The tables on a file system of a few megabytes, the server's log beside it."""
-    needed("postgres", "initdb", "psql")
     if os.geteuid() != 0 or shutil.which("unshare") is None or subprocess.run(["unshare", "-m", "true"]).returncode:
         pytest.skip("nobody here may mount a file system")
     user, place = server_user(), Path("/mnt")

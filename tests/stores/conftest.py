@@ -1,4 +1,4 @@
-"""Processes that race on one file."""
+"""Processes that race on one file or database."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ import pytest
 def race() -> Callable[..., dict[str, Any]]:
     """Let processes of ``racing.py`` go at once; what each was told, by its name."""
 
-    def run(kind: str, path: Path, *, rounds: int, processes: int = 4) -> dict[str, Any]:
+    def run(kind: str, path: Path | str, *, rounds: int, processes: int = 4) -> dict[str, Any]:
         script = str(Path(__file__).with_name("racing.py"))
         names = ["p" * (number + 1) for number in range(processes)]
         with contextlib.ExitStack() as stack:

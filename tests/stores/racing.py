@@ -1,5 +1,6 @@
-"""One of several processes that race on one SQLite file; started by the stores' tests, prints what it was told as JSON.
+"""One of several processes that race on one SQLite file or PostgreSQL database; started by the stores' tests.
 
+It prints what it was told as JSON.
 It says ``ready``, waits for a line, and goes: so that all of them go at once.
 """
 
@@ -9,11 +10,13 @@ import asyncio
 import sys
 from collections.abc import Callable, Coroutine
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import msgspec
 
 from holdfast.errors import LimitExceededError
+from holdfast.ports.warm import WarmStore
 from holdfast.stores.hot.sqlite import SqliteHotStore
 from holdfast.stores.warm.sqlite import SqliteWarmStore
 from holdfast.testing.samples import NOW, content, entry_at, head_at, later, write_at
@@ -71,9 +74,9 @@ async def epochs(path: Path, name: str, rounds: int) -> list[float]:
     return answers
 
 
-async def audit(path: Path, name: str, rounds: int) -> list[str]:
+async def audit(place: str, name: str, rounds: int) -> list[str]:
     """Append lines to one chain, each after whatever is last; the lines that were appended."""
-    store, made = SqliteWarmStore.open(path), []
+    store, made = await warm_at(place), []
     for number in range(rounds):
         line = f"{name}-{number}"
         while True:
@@ -87,9 +90,9 @@ async def audit(path: Path, name: str, rounds: int) -> list[str]:
     return made
 
 
-async def appends(path: Path, name: str, rounds: int) -> list[int]:
+async def appends(place: str, name: str, rounds: int) -> list[int]:
     """Append the same log as everybody else, in parts of another size; the steps appended."""
-    store, size = SqliteWarmStore.open(path), len(name) + 1
+    store, size = await warm_at(place), len(name) + 1
     for start in range(1, rounds + 1, size):
         last = min(start + size - 1, rounds)
         await store.append(head_at("s", last), log("s", start, last))
@@ -98,14 +101,44 @@ async def appends(path: Path, name: str, rounds: int) -> list[int]:
     return list(range(1, rounds + 1))
 
 
-RACES: dict[str, Callable[[Path, str, int], Coroutine[Any, Any, object]]] = {
-    race.__name__: race for race in (steps, creations, fences, epochs, audit, appends)
+async def batches(place: str, name: str, rounds: int) -> int:
+    """Append to the same sessions as everybody else, all of them in one batch, in an order of one's own."""
+    store = await warm_at(place)
+    sessions = [f"s{number}" for number in range(30)]
+    Random(name).shuffle(sessions)
+    for step in range(1, rounds + 1):
+        await asyncio.gather(
+            *(store.append(head_at(id, step), log(id, step, step), members=[name, f"at {step}"]) for id in sessions)
+        )
+    await store.close()
+    return rounds
+
+
+async def openings(place: str, name: str, rounds: int) -> int:
+    """Open the same tables, which nobody has made yet, and keep something in them."""
+    store = await warm_at(place)
+    await store.append(head_at(name, 1), log(name, 1, 1))
+    await store.close()
+    return rounds
+
+
+async def warm_at(place: str) -> WarmStore:
+    """The warm store of a URL or of a path."""
+    if place.startswith("postgresql://"):
+        from holdfast.stores.warm.postgres import PostgresWarmStore
+
+        return await PostgresWarmStore.open(place)
+    return SqliteWarmStore.open(place)
+
+
+RACES: dict[str, Callable[[Any, str, int], Coroutine[Any, Any, object]]] = {
+    race.__name__: race for race in (steps, creations, fences, epochs, audit, appends, batches, openings)
 }
 
 
 if __name__ == "__main__":
     print("ready", flush=True)
     sys.stdin.readline()
-    kind, file, own_name, count = sys.argv[1:]
-    told = asyncio.run(RACES[kind](Path(file), own_name, int(count)))
+    kind, place, own_name, count = sys.argv[1:]
+    told = asyncio.run(RACES[kind](place, own_name, int(count)))
     print(msgspec.json.encode(told).decode())

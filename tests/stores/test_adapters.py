@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -19,7 +20,7 @@ def test_every_scheme_leads_to_a_class_that_can_be_opened(tier: str, scheme: str
 @pytest.mark.parametrize("url", ["ftp://host/x", "/srv/x", ""])
 @pytest.mark.parametrize("tier", TIERS)
 def test_a_scheme_nobody_serves_is_refused_with_those_that_are_served(tier: str, url: str) -> None:
-    with pytest.raises(ConfigurationError, match=f"{tier} tier.*there are: {', '.join(TIERS[tier])}"):
+    with pytest.raises(ConfigurationError, match=re.escape(f"there are: {', '.join(TIERS[tier])}")):
         adapter(tier, url)
 
 

@@ -9,6 +9,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
+import apsw
 import pytest
 from msgspec.structs import replace
 
@@ -99,6 +100,53 @@ class CountsWhatIsGone(SqliteWarmStore):
         return {(status, kind): count for status, kind, count in rows}
 
 
+class BringsKeysBack(SqliteWarmStore):
+    """Takes the key that comes with a newer head."""
+
+    async def append(
+        self, head: SealedHead, entries: Sequence[SealedEntry], *, members: Sequence[str] | None = None
+    ) -> None:
+        await super().append(head, entries, members=members)
+        await self._file.write(
+            lambda connection: connection.execute("UPDATE session SET key = ? WHERE id = ?", (head.key, head.id))
+        )
+
+
+class RewrapsWhateverIsThere(SqliteWarmStore):
+    """Does not look which key it replaces."""
+
+    async def rewrap(self, session: str, *, old: bytes, new: bytes | None) -> bool:
+        head = await self.head(session)
+        return head is not None and await super().rewrap(session, old=head.key or b"", new=new)
+
+
+class KeepsWhatIsLate(SqliteWarmStore):
+    """Forgets that a session was purged."""
+
+    async def purge(self, session: str) -> None:
+        await super().purge(session)
+        await self._file.write(
+            lambda connection: connection.execute("UPDATE session SET purged = 0 WHERE id = ?", (session,))
+        )
+
+
+class PurgesInTwoSteps(SqliteWarmStore):
+    """Destroys the key a little later than the content."""
+
+    async def purge(self, session: str) -> None:
+        head = await self.head(session)
+        await super().purge(session)
+        if head is None:
+            return
+        for row in ((head.key, head.due, session), (None, None, session)):
+            await self._file.write(partial(_set_key, row=row))
+            await asyncio.sleep(0.005)
+
+
+def _set_key(connection: apsw.Connection, *, row: tuple[Any, ...]) -> None:
+    connection.execute("UPDATE session SET key = ?, due = ? WHERE id = ?", row)
+
+
 class LooksThenRecords(SqliteWarmStore):
     """Looks where a chain ends, and appends a little later, whatever has come in between."""
 
@@ -147,6 +195,12 @@ class SendsLate(SqliteWarmStore):
         (SharesAcrossTenants, "test_a_principal_s_sessions_are_its_own_and_those_it_is_a_member_of"),
         (FillsNoRoom, "test_a_page_of_the_log_ends_with_the_entry_that_fills_its_room"),
         (CountsWhatIsGone, "test_sessions_under_way_are_counted_by_status_and_kind_over_all_tenants"),
+        (BringsKeysBack, "test_the_data_key_is_kept_at_the_first_append_only"),
+        (BringsKeysBack, "test_a_late_head_does_not_bring_back_a_key_that_was_replaced_or_destroyed"),
+        (RewrapsWhateverIsThere, "test_a_wrapped_key_is_replaced_if_it_is_still_the_old_one"),
+        (KeepsWhatIsLate, "test_of_what_comes_to_a_purged_session_only_the_hashes_are_kept"),
+        (KeepsWhatIsLate, "test_a_purge_removes_the_content_and_leaves_head_and_headers"),
+        (PurgesInTwoSteps, "test_a_purge_is_one_step"),
         (LooksThenRecords, "test_of_racing_lines_exactly_one_is_appended_at_each_number"),
         (RecordsEndsApart, "test_a_chain_and_its_end_are_of_one_moment"),
         (SendsLate, "test_closing_finishes_the_writes_already_sent"),

@@ -59,7 +59,9 @@ class WarmStore(Protocol):
         """Keep entries and the head they lead to; durable on return.
 
         Entries that are there already change nothing, in any order and any number of times; an older head than the one
-        kept changes nothing, and so do the members it comes with.
+        kept changes nothing, and so do the members it comes with. The data key of a session that is there stays as it
+        is, however new the head: ``rewrap`` and ``purge`` alone change it. Of what is appended to a purged session only
+        the hashes of the payloads are kept, and no members.
 
         Args:
             members: who beside the owner may know of the session from this head on; None: who was before.
@@ -98,6 +100,18 @@ class WarmStore(Protocol):
         """How many sessions are kept as draft or locked, of every tenant, by status and kind; none that is zero.
 
         It costs no more the more sessions are published or gone.
+        """
+
+    @abstractmethod
+    async def rewrap(self, session: str, *, old: bytes, new: bytes | None) -> bool:
+        """Replace the wrapped data key if it is still ``old``; None destroys it. Returns whether it was replaced."""
+
+    @abstractmethod
+    async def purge(self, session: str) -> None:
+        """Leave of every payload of the log its hash (``purged_payload``), forget the members, destroy the data key and
+        clear ``due``, all in one step.
+
+        The head and the headers of the entries stay. A session that is not there is no error.
         """
 
     @abstractmethod

@@ -9,15 +9,22 @@ from typing import Any
 from holdfast.errors import ConfigurationError, MissingExtraError
 
 _OBJECTS = "holdfast.stores.cold.objects:ObjectColdStore"
+_REDIS = "holdfast.stores.hot.redis:RedisHotStore"
 
 TIERS: Mapping[str, Mapping[str, str]] = {
-    "hot": {"sqlite": "holdfast.stores.hot.sqlite:SqliteHotStore"},
-    "warm": {"sqlite": "holdfast.stores.warm.sqlite:SqliteWarmStore"},
+    "hot": {
+        "sqlite": "holdfast.stores.hot.sqlite:SqliteHotStore",
+        **dict.fromkeys(("redis", "rediss", "redis+sentinel", "redis+cluster"), _REDIS),
+    },
+    "warm": {
+        "sqlite": "holdfast.stores.warm.sqlite:SqliteWarmStore",
+        "postgresql": "holdfast.stores.warm.postgres:PostgresWarmStore",
+    },
     "cold": {"file": _OBJECTS, "memory": _OBJECTS, "s3": _OBJECTS, "gs": _OBJECTS, "az": _OBJECTS, "abfs": _OBJECTS},
 }
 """What serves a URL scheme in each tier: module and class."""
 
-DRIVERS: Mapping[str, str] = {}
+DRIVERS: Mapping[str, str] = {"redis": "redis", "hiredis": "redis", "asyncpg": "postgres"}
 """The extra that brings a driver the core does not depend on, by the name the driver is imported by."""
 
 

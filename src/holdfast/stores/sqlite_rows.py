@@ -10,7 +10,7 @@ import apsw
 from msgspec.structs import astuple
 
 from holdfast.drivers.sqlite import SqliteFile
-from holdfast.model.entry import SealedEntry
+from holdfast.model.entry import SealedEntry, purged_payload
 from holdfast.model.session import SealedHead
 
 SCHEMA = files("holdfast.stores").joinpath("sqlite.sql").read_text(encoding="utf-8")
@@ -47,6 +47,27 @@ def keep_members(connection: apsw.Connection, head: SealedHead, members: Sequenc
     connection.execute("DELETE FROM member WHERE id = ?", (head.id,))
     rows = [(head.tenant, member, head.created, head.id) for member in members]
     connection.executemany("INSERT INTO member (tenant, principal, created, id) VALUES (?, ?, ?, ?)", rows)
+
+
+def rewrap(connection: apsw.Connection, session: str, old: bytes, new: bytes | None) -> bool:
+    """Put one wrapped data key in place of another; whether it was that other."""
+    connection.execute("UPDATE session SET key = ? WHERE id = ? AND key = ?", (new, session, old))
+    return connection.changes() == 1
+
+
+def purge(connection: apsw.Connection, session: str) -> None:
+    """Leave of a session what a purge leaves."""
+    row = connection.execute("SELECT no, purged FROM session WHERE id = ?", (session,)).get
+    if row is None:
+        return
+    number, purged = row
+    if not purged:  # a destroyed key alone does not say so: it may have been destroyed to shred the session
+        connection.execute("DELETE FROM item WHERE session = ?", (number,))
+        log: Any = connection.execute("SELECT step, payload FROM log WHERE session = ?", (number,)).fetchall()
+        left = [(purged_payload(payload), number, step) for step, payload in log]
+        connection.executemany("UPDATE log SET payload = ? WHERE session = ? AND step = ?", left)
+    connection.execute("DELETE FROM member WHERE id = ?", (session,))
+    connection.execute("UPDATE session SET key = NULL, due = NULL, purged = 1 WHERE no = ?", (number,))
 
 
 def entry_row(number: int, entry: SealedEntry) -> tuple[Any, ...]:

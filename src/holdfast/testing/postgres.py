@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-import pytest
+from holdfast.testing.servers import free_port, needed
 
 UP_SECONDS = 30.0
 """How long a server may take to come up; one that recovers from a crash has to read its log first."""
@@ -39,16 +39,6 @@ _SETTINGS = {
     "max_wal_size": "256MB",
     "log_min_messages": "warning",
 }
-
-
-def program(name: str) -> str | None:
-    """The path of a program of PostgreSQL, None where there is none."""
-    found = shutil.which(name)
-    if found is None:
-        places = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), key=lambda path: path.parts[-3])
-        places += [path for path in [Path("/usr/sbin") / name] if path.exists()]
-        found = str(places[-1]) if places else None
-    return found
 
 
 class PostgresServer:
@@ -99,7 +89,7 @@ class PostgresServer:
         """
         given = {**_SETTINGS, "unix_socket_directories": str(self.home), "port": str(self.port), **settings}
         options = [part for name, value in given.items() for part in ("-c", f"{name}={value}")]
-        command = [*self._within, _needed("postgres"), "-D", str(self.home / "data"), *options]
+        command = [*self._within, needed("postgres"), "-D", str(self.home / "data"), *options]
         if self._within:  # as root, who alone may mount: the server then runs as somebody else
             command[len(self._within) :] = ["setpriv", *_as_somebody(), *command[len(self._within) :]]
         self._process = subprocess.Popen(  # noqa: S603 - found on the machine's own path
@@ -143,7 +133,7 @@ class PostgresServer:
     def run(self, sql: str) -> str:
         """What a statement gives, asked as the server's own user through ``psql``."""
         done = subprocess.run(  # noqa: S603 - as above
-            [_needed("psql"), "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", sql, self.url],
+            [needed("psql"), "-X", "-A", "-t", "-q", "-v", "ON_ERROR_STOP=1", "-c", sql, self.url],
             capture_output=True,
             text=True,
             timeout=UP_SECONDS,
@@ -183,7 +173,7 @@ def postgres_server(*, within: tuple[str, ...] = (), **settings: str) -> Iterato
         _hand_over(home, password)
         subprocess.run(  # noqa: S603 - as above
             [
-                *(_needed("initdb"), "-D", str(home / "data"), "-U", _USER, "--pwfile", str(password), "-A"),
+                *(needed("initdb"), "-D", str(home / "data"), "-U", _USER, "--pwfile", str(password), "-A"),
                 *("scram-sha-256", "-E", "UTF8", "--locale", "C", "--data-checksums", "--no-sync"),
             ],
             check=True,
@@ -233,7 +223,7 @@ def pooler(server: PostgresServer, **settings: str) -> Iterator[str]:
         _hand_over(home, home / "users", home / "pgbouncer.ini")
         with (home / "log").open("wb") as log:
             process = subprocess.Popen(  # noqa: S603 - as above
-                [_needed("pgbouncer"), str(home / "pgbouncer.ini")], stdout=log, stderr=log, **_somebody()
+                [needed("pgbouncer"), str(home / "pgbouncer.ini")], stdout=log, stderr=log, **_somebody()
             )
             try:
                 until = time.monotonic() + UP_SECONDS
@@ -245,31 +235,6 @@ def pooler(server: PostgresServer, **settings: str) -> Iterator[str]:
             finally:
                 process.kill()
                 process.wait()
-
-
-def needed(*names: str) -> None:
-    """Skip the test where the machine does not have some programs; in CI that is a failure."""
-    absent = [name for name in names if program(name) is None]
-    if absent:
-        missing = f"there is no {' and no '.join(absent)} on this machine"
-        if os.environ.get("CI", "").lower() in ("true", "1"):
-            pytest.fail(missing)
-        pytest.skip(missing)
-
-
-def free_port() -> int:
-    """A port of the loopback that nobody listens on just now."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
-
-
-def _needed(name: str) -> str:
-    found = program(name)
-    if found is None:
-        raise RuntimeError(f"there is no {name} on this machine")
-    return found
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 
 from holdfast.errors import AlreadyExistsError
 from holdfast.model.cursor import PageCursor
-from holdfast.model.entry import SealedEntry
+from holdfast.model.entry import SealedEntry, purged_payload
 from holdfast.model.session import SealedHead
 from holdfast.ports.warm import AuditRow, ChainEnd, Query, WarmStore
 from holdfast.testing.samples import NOW, content, entry_at, head_at
@@ -26,6 +26,27 @@ Connect = Callable[[], "WarmStore | Awaitable[WarmStore]"]
 Pair = tuple[WarmStore, WarmStore]
 
 ACME = Query("acme")
+ODD = [
+    "s",
+    "S",
+    "s ",
+    "s:1",
+    "s/1",
+    "s*",
+    "s%",
+    "s_",
+    "{s}",
+    "[s]",
+    "ключ",
+    "s\n",
+    "'",
+    '"\\',
+    "s\0",
+    "s\1",
+    "s\1\2",
+    "\0\1",
+]
+"""Names that an adapter might mix up, or cannot store as they are."""
 
 
 class WarmStoreSuite:
@@ -96,9 +117,29 @@ class WarmStoreSuite:
     async def test_every_field_of_a_newer_head_that_can_change_is_kept(self, stores: Pair) -> None:
         one, other = stores
         await one.append(head_at("s", 1), [])
-        newer = head_at("s", 2, owner="ben", status="locked", version=1, due=1.5, sealed=b"new", key=b"another key")
+        newer = head_at("s", 2, owner="ben", status="locked", version=1, due=1.5, sealed=b"new")
         await other.append(newer, [])
         assert await one.head("s") == newer
+
+    async def test_names_of_any_text_are_kept_apart_and_come_back(self, stores: Pair) -> None:
+        one, other = stores
+        for number, name in enumerate(ODD):
+            await one.append(
+                head_at(name, 2, tenant=name, owner=name, kind=name), log(name, 1, 1), members=[f"{name} too"]
+            )
+            await one.append(head_at(name, 2), [entry_at(name, 2, name)])
+            assert await one.record([AuditRow(name, 1, name, name, b"line", b"%d" % number)], end=b"")
+        for number, name in enumerate(ODD):
+            head = head_at(name, 2, tenant=name, owner=name, kind=name)
+            assert await other.head(name) == head
+            assert await other.entries(name, after=0, limit=9) == [entry_at(name, 1), entry_at(name, 2, name)]
+            for query in (Query(name, name, name), Query(name, member=name), Query(name, member=f"{name} too")):
+                assert await other.find(query, after=None, limit=9) == [head]
+            line = AuditRow(name, 1, name, name, b"line", b"%d" % number)
+            assert await other.audit(tenant=name, session=name, chain=name) == [line]
+        assert await other.counts() == {("draft", name): 1 for name in ODD}
+        assert set(await other.chains()) == set(ODD)
+        assert [head.id for head in await other.find(Query(), after=None, limit=99)] == sorted(ODD, reverse=True)
 
     async def test_an_entry_comes_back_as_it_was_kept(self, stores: Pair) -> None:
         one, other = stores
@@ -340,6 +381,124 @@ class WarmStoreSuite:
         counted = {("draft", "knowledge"): 1, ("locked", "knowledge"): 3, ("locked", "graph"): 1}
         assert await other.counts() == counted
 
+    # -- keys and purging --------------------------------------------------------------------------------------------
+
+    async def test_the_data_key_is_kept_at_the_first_append_only(self, stores: Pair) -> None:
+        one, other = stores
+        await one.append(head_at("s", 2), [])
+        await other.append(head_at("s", 3, key=b"another"), log("s", 3, 3))
+        assert await one.head("s") == head_at("s", 3)
+        await other.append(head_at("s", 4, key=None), [])
+        assert await one.head("s") == head_at("s", 4)
+
+    async def test_a_wrapped_key_is_replaced_if_it_is_still_the_old_one(self, stores: Pair) -> None:
+        one, other = stores
+        await one.append(head_at("s", 2, key=b"old"), log("s", 1, 2))
+        await one.append(head_at("t", 1, key=b"old"), [])
+        assert await other.rewrap("s", old=b"stale", new=b"new") is False
+        assert await other.rewrap("never", old=b"old", new=b"new") is False
+        assert await one.head("s") == head_at("s", 2, key=b"old")
+        assert await other.rewrap("s", old=b"old", new=b"new") is True
+        assert await one.head("s") == head_at("s", 2, key=b"new")
+        assert await one.head("t") == head_at("t", 1, key=b"old")
+        assert await other.entries("s", after=0, limit=9) == log("s", 1, 2)
+
+    async def test_a_late_head_does_not_bring_back_a_key_that_was_replaced_or_destroyed(self, stores: Pair) -> None:
+        one, other = stores
+        await one.append(head_at("s", 1, key=b"old"), [])
+        assert await one.rewrap("s", old=b"old", new=b"new") is True
+        await other.append(head_at("s", 2, key=b"old"), [])
+        assert await one.head("s") == head_at("s", 2, key=b"new")
+        assert await other.rewrap("s", old=b"new", new=None) is True
+        await one.append(head_at("s", 3, key=b"old"), [])
+        assert await other.head("s") == head_at("s", 3, key=None)
+        for old in (b"old", b"new", b""):
+            assert await one.rewrap("s", old=old, new=b"newest") is False
+
+    async def test_of_racing_rewraps_exactly_one_succeeds(self, stores: Pair) -> None:
+        await stores[0].append(head_at("s", 1, key=b"old"), [])
+        replaced = await asyncio.gather(*(stores[at % 2].rewrap("s", old=b"old", new=b"%d" % at) for at in range(12)))
+        assert replaced.count(True) == 1
+        assert await stores[1].head("s") == head_at("s", 1, key=b"%d" % replaced.index(True))
+
+    async def test_a_purge_removes_the_content_and_leaves_head_and_headers(self, stores: Pair) -> None:
+        one, other = stores
+        for session in ("s", "t"):
+            await one.append(head_at(session, 5, due=1.0), log(session, 1, 5), members=["ben"])
+        left = [purged(entry) for entry in log("s", 1, 5)]
+        for _ in range(2):  # and once more changes nothing
+            await one.purge("s")
+            assert await other.head("s") == head_at("s", 5, key=None)
+            assert await other.entries("s", after=0, limit=9) == left
+            assert await other.at("s", [3]) == {3: left[2]}
+            found = await other.find(Query("acme", member="ben"), after=None, limit=9)
+            assert found == [head_at("t", 5, due=1.0)]
+        assert await other.entries("t", after=0, limit=9) == log("t", 1, 5)
+
+    async def test_a_session_whose_key_was_destroyed_is_purged_like_any_other(self, stores: Pair) -> None:
+        one, other = stores
+        await one.append(head_at("s", 3, key=b"old"), log("s", 1, 3))
+        assert await one.rewrap("s", old=b"old", new=None) is True
+        await other.purge("s")
+        assert await one.entries("s", after=0, limit=9) == [purged(entry) for entry in log("s", 1, 3)]
+
+    async def test_of_what_comes_to_a_purged_session_only_the_hashes_are_kept(self, stores: Pair) -> None:
+        one, other = stores
+        await one.append(head_at("s", 3), log("s", 1, 3))
+        await one.purge("s")
+        late = head_at("s", 6, status="discarded", due=2.0)
+        await other.append(late, log("s", 2, 6), members=["ben"])  # and some of it again
+        assert await one.find(Query("acme", member="ben"), after=None, limit=9) == []
+        await other.append(head_at("s", 4), log("s", 4, 5))
+        assert await one.entries("s", after=0, limit=9) == [purged(entry) for entry in log("s", 1, 6)]
+        assert await one.head("s") == replace(late, key=None)
+        with pytest.raises(AlreadyExistsError):
+            await one.append(head_at("s", 7), [entry_at("s", 3, "mine", digest=b"mine")])
+        await other.purge("s")  # and what is late was due once more
+        assert await one.head("s") == head_at("s", 6, status="discarded", key=None)
+        assert await one.entries("s", after=0, limit=9) == [purged(entry) for entry in log("s", 1, 6)]
+
+    async def test_purging_a_session_that_is_not_there_is_no_error(self, stores: Pair) -> None:
+        one, other = stores
+        await one.append(head_at("s", 2), log("s", 1, 2))
+        await one.purge("never")
+        assert await other.head("never") is None
+        assert await other.head("s") == head_at("s", 2)
+        assert await other.entries("s", after=0, limit=9) == log("s", 1, 2)
+
+    async def test_of_appends_that_race_with_a_purge_no_payload_is_left(self, stores: Pair) -> None:
+        for number in range(12):
+            session = f"s{number}"
+            await stores[0].append(head_at(session, 1), log(session, 1, 1))
+            appends = [
+                stores[step % 2].append(head_at(session, step), log(session, step, step)) for step in range(2, 9)
+            ]
+            appends.insert(number % 8, stores[number % 2].purge(session))
+            await asyncio.gather(*appends)
+            assert await stores[1].head(session) == head_at(session, 8, key=None)
+            kept = await stores[0].entries(session, after=0, limit=99)
+            assert kept == [purged(entry) for entry in log(session, 1, 8)]
+
+    async def test_a_purge_is_one_step(self, stores: Pair) -> None:
+        one, other = stores
+        for number in range(8):
+            await one.append(head_at(f"s{number}", 40, due=1.0), log(f"s{number}", 1, 40))
+
+        async def purge() -> None:
+            for number in range(8):
+                await one.purge(f"s{number}")
+
+        purging = asyncio.ensure_future(purge())
+        while not purging.done():
+            for number in range(8):
+                whole = log(f"s{number}", 1, 40)
+                kept = await other.entries(f"s{number}", after=0, limit=99)
+                assert kept in (whole, [purged(entry) for entry in whole])
+                if kept != whole:  # read before the head: by now that is purged too
+                    assert await other.head(f"s{number}") == head_at(f"s{number}", 40, key=None)
+            await asyncio.sleep(0)
+        await purging
+
     # -- the audit ---------------------------------------------------------------------------------------------------
 
     async def test_lines_that_follow_a_chains_last_are_appended(self, stores: Pair) -> None:
@@ -491,6 +650,11 @@ async def opened(connect: Connect) -> WarmStore:
 def log(session: str, first: int, last: int) -> list[SealedEntry]:
     """The entries of some steps, the last one included."""
     return [entry_at(session, step) for step in range(first, last + 1)]
+
+
+def purged(entry: SealedEntry) -> SealedEntry:
+    """What a purge leaves of an entry."""
+    return replace(entry, payload=purged_payload(entry.payload))
 
 
 def lines(chain: str, first: int, last: int) -> Sequence[AuditRow]:

@@ -14,8 +14,9 @@ from holdfast.errors import AlreadyExistsError
 from holdfast.model.cursor import PageCursor
 from holdfast.ports.warm import ChainEnd, Query
 from holdfast.stores.warm.postgres import PostgresWarmStore, found, lines_of
-from holdfast.testing.postgres import PostgresServer, needed, pooler
+from holdfast.testing.postgres import PostgresServer, pooler
 from holdfast.testing.samples import content, entry_at, head_at
+from holdfast.testing.servers import needed
 from holdfast.testing.warm import Connect, WarmStoreSuite, log
 
 Race = Callable[..., dict[str, Any]]

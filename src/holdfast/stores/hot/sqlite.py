@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from holdfast.drivers.sqlite import SqliteFile
 from holdfast.errors import LeaseHeldError, LeaseLostError, LimitExceededError, TamperedError
-from holdfast.model.entry import SealedEntry, purged_payload
+from holdfast.model.entry import SealedEntry
 from holdfast.model.lease import Lease
 from holdfast.model.revocation import Revocation
 from holdfast.model.session import SealedHead, SealedItem, Write
@@ -30,6 +30,8 @@ from holdfast.stores.sqlite_rows import (
     head_of,
     head_row,
     keep_members,
+    purge,
+    rewrap,
 )
 
 _RECENT = f"{ENTRY} WHERE s.id = ? AND l.step < ? ORDER BY l.step DESC LIMIT ?"
@@ -181,27 +183,10 @@ class SqliteHotStore(HotStore):
         )
 
     async def rewrap(self, session: str, *, old: bytes, new: bytes | None) -> bool:
-        def job(connection: apsw.Connection) -> bool:
-            connection.execute("UPDATE session SET key = ? WHERE id = ? AND key = ?", (new, session, old))
-            return connection.changes() == 1
-
-        return await self._file.write(job)
+        return await self._file.write(lambda connection: rewrap(connection, session, old, new))
 
     async def purge(self, session: str) -> None:
-        def job(connection: apsw.Connection) -> None:
-            row = connection.execute("SELECT no, purged FROM session WHERE id = ?", (session,)).get
-            if row is None:
-                return
-            number, purged = row
-            if not purged:  # a destroyed key alone does not say so: it may have been destroyed to shred the session
-                connection.execute("DELETE FROM item WHERE session = ?", (number,))
-                log: Any = connection.execute("SELECT step, payload FROM log WHERE session = ?", (number,)).fetchall()
-                left = [(purged_payload(payload), number, step) for step, payload in log]
-                connection.executemany("UPDATE log SET payload = ? WHERE session = ? AND step = ?", left)
-            connection.execute("DELETE FROM member WHERE id = ?", (session,))
-            connection.execute("UPDATE session SET key = NULL, due = NULL, purged = 1 WHERE no = ?", (number,))
-
-        await self._file.write(job)
+        await self._file.write(lambda connection: purge(connection, session))
 
     async def epoch(self, boot: str, offer: datetime) -> datetime:
         def job(connection: apsw.Connection) -> float:

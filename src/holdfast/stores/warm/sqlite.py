@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import apsw
+from msgspec.structs import replace
 
 from holdfast.drivers.sqlite import SqliteFile
 from holdfast.errors import AlreadyExistsError
 from holdfast.model.cursor import PageCursor
-from holdfast.model.entry import SealedEntry
+from holdfast.model.entry import SealedEntry, purged_payload
 from holdfast.model.session import SealedHead
 from holdfast.ports.warm import AuditRow, ChainEnd, Query, WarmStore
 from holdfast.stores.sqlite_rows import (
@@ -28,6 +29,8 @@ from holdfast.stores.sqlite_rows import (
     head_of,
     head_row,
     keep_members,
+    purge,
+    rewrap,
 )
 
 _LINES = "SELECT chain, seq, tenant, session, line, mac FROM audit"
@@ -35,7 +38,7 @@ _UNDER_WAY = "SELECT status, kind, count(*) FROM session WHERE status IN ('draft
 _KEEP_NEWER_HEAD = (
     KEEP_HEAD + " ON CONFLICT (id) DO UPDATE SET owner = excluded.owner, status = excluded.status,"
     " step = excluded.step, version = excluded.version, digest = excluded.digest, due = excluded.due,"
-    " sealed = excluded.sealed, key = excluded.key WHERE excluded.step > session.step"
+    " sealed = excluded.sealed WHERE excluded.step > session.step"
 )
 _SHARED = f"SELECT {HEAD_COLUMNS} FROM member AS m CROSS JOIN session AS s ON s.id = m.id"  # noqa: S608 - constants
 _KEEP_NEW_ENTRY = KEEP_ENTRY + " ON CONFLICT DO NOTHING"
@@ -58,16 +61,17 @@ class SqliteWarmStore(WarmStore):
         def job(connection: apsw.Connection) -> None:
             connection.execute(_KEEP_NEWER_HEAD, head_row(head))
             is_newer = connection.changes() > 0
-            number = connection.execute("SELECT no FROM session WHERE id = ?", (head.id,)).get
-            if members is not None and is_newer:
+            number, purged = connection.execute("SELECT no, purged FROM session WHERE id = ?", (head.id,)).get
+            if members is not None and is_newer and not purged:
                 keep_members(connection, head, members)
             for entry in entries:
-                connection.execute(_KEEP_NEW_ENTRY, entry_row(number, entry))
+                kept = replace(entry, payload=purged_payload(entry.payload)) if purged else entry
+                connection.execute(_KEEP_NEW_ENTRY, entry_row(number, kept))
                 if connection.changes() == 0:
-                    kept = connection.execute(
+                    digest = connection.execute(
                         "SELECT digest FROM log WHERE session = ? AND step = ?", (number, entry.step)
                     ).get
-                    if kept != entry.digest:
+                    if digest != entry.digest:
                         raise AlreadyExistsError(f"another entry at step {entry.step} of session {head.id}")
 
         await self._file.write(job)
@@ -110,6 +114,12 @@ class SqliteWarmStore(WarmStore):
     async def counts(self) -> dict[tuple[str, str], int]:
         with self._file.mapped():
             return {(status, kind): count for status, kind, count in self._file.read.execute(_UNDER_WAY)}
+
+    async def rewrap(self, session: str, *, old: bytes, new: bytes | None) -> bool:
+        return await self._file.write(lambda connection: rewrap(connection, session, old, new))
+
+    async def purge(self, session: str) -> None:
+        await self._file.write(lambda connection: purge(connection, session))
 
     async def record(self, rows: Sequence[AuditRow], *, end: bytes) -> bool:
         def job(connection: apsw.Connection) -> bool:
