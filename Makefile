@@ -16,7 +16,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := all
 .DELETE_ON_ERROR:
-.PHONY: all setup services demo run test check bench kill power machine contract histories fmt lock build clean help
+.PHONY: all setup services demo run test check bench kill power machine contract histories tiers load fmt lock build clean help
 
 all: check test ## checks and tests, as CI runs them (this is plain `make`)
 
@@ -74,7 +74,20 @@ contract: $(STAMP) ## long: 100,000 requests made from the OpenAPI document, rig
 histories: $(STAMP) ## long: 500 histories of several servers, 1,000 races, 100,000 resends and 100,000 events, over HTTP
 	$(LONG) HOLDFAST_TEST_HISTORIES=500 HOLDFAST_TEST_RACE_ROUNDS=1000 HOLDFAST_TEST_REPLAYS=100000 \
 		HOLDFAST_TEST_FEED_EVENTS=100000 $(BIN)/python -m pytest -rP tests/service/test_r02_histories.py \
-		tests/service/test_r04_one_winner.py tests/service/test_r05_resends.py tests/service/test_r18_feed.py $(ARGS)
+		tests/service/test_r02_replicas.py tests/service/test_r04_one_winner.py tests/service/test_r05_resends.py \
+		tests/service/test_r18_feed.py $(ARGS)
+
+tiers: $(STAMP) ## long: tiers that are apart, killed, stopped and cut: 1,000 kills a mode, 10 minutes without PostgreSQL
+	$(LONG) CI= HOLDFAST_TEST_TIER_KILLS=1000 HOLDFAST_TEST_READS=100000 HOLDFAST_TEST_HOT_CUTS=100 \
+		HOLDFAST_TEST_WARM_GONE=600 HOLDFAST_TEST_WARM_FLAPS=30 HOLDFAST_TEST_PAUSE=60 HOLDFAST_TEST_ARCHIVES=1000 \
+		$(BIN)/python -m pytest -n $(WORKERS) -rP tests/faults/test_r01_tiers.py tests/faults/test_r09_reads.py \
+		tests/faults/test_r11_hot_gone.py tests/faults/test_r12_warm_gone.py tests/faults/test_f17_pause.py \
+		tests/engine/test_archiving.py $(ARGS)
+
+load: $(STAMP) ## long: 1,000 sessions on four replicas for five minutes, and the same with one killed every 20 s
+	$(LONG) HOLDFAST_TEST_LOAD_SECONDS=300 HOLDFAST_TEST_LOAD_SESSIONS=1000 HOLDFAST_TEST_LOAD_PACE=3 \
+		HOLDFAST_TEST_LOAD_OUTPUT=bench/load.json $(BIN)/python -m pytest -rP -o faulthandler_timeout=0 \
+		tests/service/test_load.py -k "mixed or killed" $(ARGS)
 
 lock: $(STAMP) ## bring uv.lock up to date with pyproject.toml
 	$(BIN)/uv lock --no-config

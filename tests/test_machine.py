@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -11,11 +12,14 @@ import pytest
 from holdfast.model.session import Write
 from holdfast.ports.hot import HotStore
 from holdfast.testing.machine import Machine, play
+from holdfast.testing.postgres import PostgresServer
+from holdfast.testing.servers import redis_server
+from holdfast.testing.tiered_machine import TieredMachine
 
 pytestmark = pytest.mark.no_cover  # repeats what others measure once
 
 STEPS = int(os.environ.get("HOLDFAST_TEST_MACHINE_STEPS", "0"))
-CI_STEPS = 2_000
+CI_STEPS, CI_STEPS_APART = 2_000, 1_000
 
 
 def test_r06_r07_the_engine_answers_as_the_record_of_plain_dicts_does() -> None:
@@ -30,6 +34,18 @@ def test_r06_r07_the_engine_answers_as_the_record_of_plain_dicts_does() -> None:
     common |= {"version-conflict", "session-not-found", "permission-denied", "session-gone", "not-draft"}
     rare = {"live-moved", "lock-held", "lease-held", "nothing-to-undo", "revive"}
     assert common | (rare if STEPS >= 10_000 else set()) <= counts.keys()
+
+
+def test_the_tiers_that_are_apart_answer_alike(postgres: PostgresServer, tmp_path: Path) -> None:
+    """The same on Redis over PostgreSQL, where sessions are set to rest, archived and brought back at random."""
+    steps = STEPS or CI_STEPS_APART
+    number = int(os.environ.get("HOLDFAST_TEST_SEED", secrets.randbelow(2**32))) if STEPS else None
+    print(f"machine apart seed={'fixed' if number is None else number} steps={steps}")
+    with redis_server(tmp_path / "redis", appendfsync="no") as redis:
+        TieredMachine.redis, TieredMachine.postgres = redis, postgres
+        counts = play(TieredMachine, steps, number=number)
+    print(f"machine apart counts={dict(sorted(counts.items()))}")
+    assert {"create", "edit", "undo", "read", "find", "sink", "restart", "verify"} <= counts.keys()
 
 
 class Forgetful:

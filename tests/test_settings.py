@@ -136,6 +136,10 @@ GOOD = [
     ("HOLDFAST_LIMITS__SOURCE_BYTES", "1_000", "limits.source_bytes", 1_000),
     ("HOLDFAST_LIMITS__ITEMS", "500", "limits.items", 500),
     ("HOLDFAST_EMBEDDER", "lexical", "embedder", "lexical"),
+    ("HOLDFAST_SUSPEND_AFTER", "never", "suspend_after", None),
+    ("HOLDFAST_ARCHIVE_AFTER", "30d", "archive_after", 30 * 86_400),
+    ("HOLDFAST_FLUSH_QUEUE", "500", "flush_queue", 500),
+    ("HOLDFAST_ACKNOWLEDGE", "warm", "acknowledge", "warm"),
     ("HOLDFAST_COLD", "s3://bucket/prefix", "cold", "s3://bucket/prefix"),
     ("HOLDFAST_COLD", "none", "cold", None),
     ("HOLDFAST_KEY_FILE", "/run/keys.json", "key_file", Path("/run/keys.json")),
@@ -166,6 +170,9 @@ BAD = [
     ("HOLDFAST_RETENTION__SLIDING", "perhaps"),
     ("HOLDFAST_RETENTION__SLIDING", "2"),
     ("HOLDFAST_EMBEDDER", "../lexical"),
+    *(("HOLDFAST_ACKNOWLEDGE", text) for text in ("", "cold", "disk", "Warm", "none")),
+    *(("HOLDFAST_FLUSH_QUEUE", text) for text in ("0", "none", "1.5")),
+    *(("HOLDFAST_SUSPEND_AFTER", text) for text in ("0", "soon", "-1")),
     ("HOLDFAST_HOT", "/srv/holdfast.sqlite"),
     ("HOLDFAST_HOT", "redis://host:port:x[/"),
     ("HOLDFAST_HOME", " "),
@@ -315,6 +322,7 @@ def test_every_setting_can_be_set_by_the_variable_that_is_written_of_it(environ:
         "path": "/x", "path?": "/x", "url": "file:///x", "word": "other", "keys": SECRET, "bytes": "7", "count": "7",
         "flag": "no", "time": "7", "time0": "7", "time?": "3d", "text": "other", "text?": "other", "port": "7",
         "origins": "https://a.example", "family": "ES", "level": "debug",
+        "acknowledged": "warm",
     }  # fmt: skip
     for setting in SETTINGS:
         if setting.sort == "urls":

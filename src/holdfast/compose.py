@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast
 from urllib.parse import unquote, urlsplit
 
 from holdfast.embedders import load_embedder
+from holdfast.engine.breaker import Breaker, guarded
 from holdfast.engine.clock import SteadyClock, SystemChance
 from holdfast.engine.engine import Engine, Policy
 from holdfast.engine.sealing import KeyRing
@@ -20,7 +19,7 @@ from holdfast.kinds import KINDS, kinds, load_kind
 from holdfast.model.access import SYSTEM, Principal
 from holdfast.ports.clock import Chance, Clock
 from holdfast.ports.cold import ColdStore
-from holdfast.ports.hot import HotStore
+from holdfast.ports.hot import HotStore, TieredHotStore
 from holdfast.ports.keys import KeySource
 from holdfast.ports.observer import Observer, Observers
 from holdfast.ports.sink import Sink
@@ -38,6 +37,7 @@ async def open_engine(
     chance: Chance | None = None,
     sweeping: bool = False,
     wrap: Callable[[HotStore], HotStore] = lambda store: store,
+    wrap_warm: Callable[[WarmStore], WarmStore] = lambda store: store,
     wrap_sink: Callable[[Sink], Sink] = lambda sink: sink,
     observer: Observer | None = None,
 ) -> AsyncIterator[Engine]:
@@ -47,7 +47,7 @@ async def open_engine(
         settings: those of the environment by default.
         clock, chance: time and randomness; the store's clock and the system's source by default.
         sweeping: sweep in the background for as long as the engine is open.
-        wrap, wrap_sink: put something around the hot store or the sinks, such as faults.
+        wrap, wrap_warm, wrap_sink: put something around the hot store, the warm one or the sinks, such as faults.
         observer: told of what happens, for logs and metrics.
     Raises:
         ConfigurationError: the settings cannot be; nothing was opened.
@@ -57,19 +57,26 @@ async def open_engine(
     chance = chance or SystemChance()
     async with contextlib.AsyncExitStack() as opened:
         source = _keys(settings, chance)
-        hot, warm = await _stores(settings, opened)
+        hot, warm, tiered = await _stores(settings, opened)
         ring = KeyRing(source or await _first_keys(settings, chance, warm), chance)
+        if tiered:
+            await _check_keys(settings, ring, warm)
         cold: ColdStore = adapter("cold", settings.cold_url).open(settings.cold_url)
         opened.push_async_callback(cold.close)
-        hot = wrap(hot)
+        hot, warm = wrap(hot), wrap_warm(warm)
         if observer is not None:
             observer = Observers(observer)  # what it raises goes no further
-            hot, warm = timed(hot, HotStore, "hot", observer), timed(warm, WarmStore, "warm", observer)
-            cold = timed(cold, ColdStore, "cold", observer)
+        hot = _guarded(hot, TieredHotStore, "hot", settings.hot_url, observer)
+        warm = _guarded(warm, WarmStore, "warm", settings.warm_url, observer)
+        cold = _guarded(cold, ColdStore, "cold", settings.cold_url, observer)
+        durability = "disk" if not tiered else cast(TieredHotStore, hot).durability
+        if tiered and settings.acknowledge == "warm":
+            durability = "warm"
         sinks = Sinks(settings, wrap_sink)
         opened.push_async_callback(sinks.close)
         engine = Engine(
             hot=hot,
+            tiered=cast(TieredHotStore, hot) if tiered else None,
             warm=warm,
             cold=cold,
             ring=ring,
@@ -84,10 +91,14 @@ async def open_engine(
                 lock=settings.lock,
                 lease=settings.lease,
                 token=settings.auth.lifetime + 2 * settings.auth.leeway,
+                suspend_after=settings.suspend_after,
+                archive_after=settings.archive_after,
+                durability=durability,
             ),
             observer=observer,
         )
         opened.push_async_callback(engine.close)
+        engine.start()
         if sweeping:
             sweeper = asyncio.create_task(_sweep(engine, settings.sweep, observer), name="holdfast-sweeper")
             opened.push_async_callback(_stop, sweeper)
@@ -144,8 +155,22 @@ async def _first_keys(settings: Settings, chance: Chance, warm: WarmStore) -> Ke
     return KeyFile.open(settings.key_path, chance)
 
 
-async def _stores(settings: Settings, opened: contextlib.AsyncExitStack) -> tuple[HotStore, WarmStore]:
-    """The hot and the warm store; where both are one SQLite file they share its connection and its log."""
+async def _check_keys(settings: Settings, ring: KeyRing, warm: WarmStore) -> None:
+    """Refuse to work with keys of one's own on tiers that others share: neither could read what the other seals."""
+    for head in await warm.find(Query(), after=None, limit=1):
+        if head.key is not None and (key := ring.wraps(head.key)) not in ring.ids:
+            where = "in HOLDFAST_KEYS" if settings.keys is not None else f"in {settings.key_path}"
+            raise ConfigurationError(
+                f"The newest session of the warm tier is sealed under the key {key}, which is not {where}: all who"
+                " share the tiers must share the keys, by key_file or HOLDFAST_KEYS."
+            )
+
+
+async def _stores(settings: Settings, opened: contextlib.AsyncExitStack) -> tuple[HotStore, WarmStore, bool]:
+    """The hot and the warm store, and whether they are two.
+
+    Where both are one SQLite file they share its connection and its log.
+    """
     hot_url, warm_url = settings.hot_url, settings.warm_url
     hot_class, warm_class = adapter("hot", hot_url), adapter("warm", warm_url)
     if hot_url.startswith("sqlite://"):
@@ -154,63 +179,40 @@ async def _stores(settings: Settings, opened: contextlib.AsyncExitStack) -> tupl
                 "A SQLite file serves as hot and warm tier at once: set hot and warm to the same URL,"
                 " or hot to a redis:// one."
             )
-        from holdfast.drivers.sqlite import SqliteFile
-        from holdfast.stores.sqlite_rows import SCHEMA
+        from holdfast.stores.sqlite_rows import open_tables
 
-        file = SqliteFile.open(_path(hot_url), schema=SCHEMA, name="embedded")
+        file = open_tables(_path(hot_url), name="embedded")
         opened.push_async_callback(file.close)
-        return hot_class(file), warm_class(file)
+        return hot_class(file), warm_class(file), False
     # The warm one first, so that it outlives the hot one: what is flushed on the way out goes there.
     warm: WarmStore = await _opened(warm_class, warm_url)
     opened.push_async_callback(warm.close)
-    hot: HotStore = await _opened(hot_class, hot_url)
+    hot: TieredHotStore = await _opened(hot_class, hot_url, bound=settings.flush_queue)
     opened.push_async_callback(hot.close)
-    return hot, warm
+    return hot, warm, True
 
 
-async def _opened(store: Any, url: str) -> Any:
+async def _opened(store: Any, url: str, **given: Any) -> Any:
     """A store of a URL: one in a file is opened by its path, and needs nobody's answer."""
-    return store.open(_path(url)) if url.startswith("sqlite://") else await store.open(url)
+    return store.open(_path(url)) if url.startswith("sqlite://") else await store.open(url, **given)
 
 
 def _path(url: str) -> Path:
     return Path(unquote(urlsplit(url).path))
 
 
-class _Timed:
-    """A store whose verbs are timed; whatever else is asked of it goes to the store."""
-
-    def __init__(self, store: object, port: type, tier: str, observer: Observer) -> None:
-        self._store = store
-        for verb, declared in vars(port).items():
-            if inspect.iscoroutinefunction(declared) and verb != "close":
-                setattr(self, verb, _timing(getattr(store, verb), tier, verb, observer.stored))
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
-
+_HERE = frozenset({"sqlite", "file", "memory"})
+"""Schemes of stores that are no server: what they cannot do now no rest will mend."""
 
 Store = TypeVar("Store", HotStore, WarmStore, ColdStore)
 
 
-def timed(store: Store, port: type, tier: str, observer: Observer) -> Store:
-    """A store that tells an observer how long each of its verbs has taken, whatever came of it."""
-    return cast(Store, _Timed(store, port, tier, observer))
-
-
-def _timing(
-    verb: Callable[..., Awaitable[Any]], tier: str, name: str, tell: Callable[[str, str, float], None]
-) -> Callable[..., Awaitable[Any]]:
-    clock = time.perf_counter
-
-    async def ask(*given: Any, **named: Any) -> Any:
-        start = clock()
-        try:
-            return await verb(*given, **named)
-        finally:
-            tell(tier, name, clock() - start)
-
-    return ask
+def _guarded(store: Store, port: type, tier: str, url: str, observer: Observer | None) -> Store:
+    """A store that is timed for an observer, and that has a breaker if it is reached over a network."""
+    if url.partition("://")[0] in _HERE:
+        return guarded(store, port, tier, observer=observer)
+    breaker = Breaker(tier) if observer is None else Breaker(tier, tell=observer.broke)
+    return guarded(store, port, tier, breaker=breaker, observer=observer)
 
 
 async def _sweep(engine: Engine, seconds: float, observer: Observer | None) -> None:

@@ -395,6 +395,46 @@ class StoreUnavailableError(UnavailableError):
         )
 
 
+class StoreDownError(StoreUnavailableError):
+    """A store has failed several times in a row and is given a rest: nothing was sent to it."""
+
+    code = "store-down"
+
+    def __init__(self, store: str, retry_after: float) -> None:
+        super().__init__(store, "it is down")
+        self.retry_after = retry_after
+        self.args = (
+            f"The {store} store is down and was not asked. Try again with the same change id in"
+            f" {max(1, round(retry_after))} s.",
+        )
+
+
+class FlushQueueFullError(UnavailableError):
+    """The warm tier is so far behind the hot one that nothing more is taken; nothing was changed."""
+
+    code = "flush-queue-full"
+
+    def __init__(self, waiting: int) -> None:
+        self.waiting = waiting
+        super().__init__(
+            f"The warm tier is too far behind: {waiting:,} writes wait to be flushed. Nothing was changed;"
+            " try again soon."
+        )
+
+
+class TierBehindError(UnavailableError):
+    """The hot tier holds an older or another state of the session than the warm one; nothing was changed."""
+
+    code = "tier-behind"
+
+    def __init__(self, session: str, hot: int, warm: int) -> None:
+        self.session, self.hot, self.warm = session, hot, warm
+        super().__init__(
+            f"The hot tier has come back with session {session} at step {hot}, and the warm tier knows step {warm}: it"
+            f" takes no writes until `holdfast verify --repair {session}` has run. Nothing was changed."
+        )
+
+
 class StoppingError(UnavailableError):
     """The service is shutting down, or at its bound of connections; nothing was done."""
 

@@ -14,8 +14,9 @@ from holdfast.bench.report import Row
 from holdfast.bench.rounds import Plan
 from holdfast.compose import open_engine
 from holdfast.settings import Settings
+from holdfast.testing.servers import needed
 
-TINY = Plan(rounds=2, seconds=0.02, warm=0.05, edits=40, patience=20.0, sessions=3, clients=8, pace=0.04)
+TINY = Plan(rounds=2, seconds=0.02, warm=0.05, edits=40, patience=20.0, sessions=3, clients=8, pace=0.04, restored=1)
 NAMES = ("commit.one", "commit.tasks32", "load20", "growth", "bytes_per_edit")
 OVER_HTTP = ("http.read", "http.edit")
 
@@ -37,7 +38,17 @@ def test_a_run_has_every_row_that_the_design_asks_for_once(rows: list[Row]) -> N
     names = [row.name for row in rows]
     assert len(set(names)) == len(names)
     assert {f"embedded.{name}" for name in NAMES} <= set(names)
-    assert set(report.REACH) <= set(names)
+    assert {name for name in report.REACH if name.startswith(("embedded.", "http."))} <= set(names)
+
+
+def test_a_run_has_the_rows_of_the_distributed_tiers(rows: list[Row]) -> None:
+    needed("redis-server", "valkey-server")
+    needed("postgres")
+    names = {row.name for row in rows}
+    assert set(report.REACH) <= names
+    assert {"redis.watch.one", "redis.watch.tasks32"} <= names
+    assert {"redis.commit.one.everysec", "redis.commit.tasks32.everysec", "redis.load20.first"} <= names
+    assert {"tiers.rehydrate.growth", "tiers.restore.growth"} <= names
 
 
 def test_a_run_has_the_rates_over_http_and_how_long_one_waits(rows: list[Row]) -> None:

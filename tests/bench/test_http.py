@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from holdfast.bench import http, report, run, workloads
+from holdfast.bench import http, report, run, servers, workloads
 from holdfast.bench.connection import HOST, Connection, request
 from holdfast.bench.rounds import Plan
 from holdfast.bench.server import bare, either
@@ -174,6 +174,7 @@ async def test_without_what_a_server_needs_the_rows_are_left_out_and_it_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "fastapi", None)  # as if it were not installed
+    monkeypatch.setattr(servers, "program", lambda *names: None)
     monkeypatch.setattr(workloads, "WORKLOADS", (workloads.load20,))
     assert [row.name for row in await run(folder=tmp_path, plan=TINY)] == ["embedded.load20"]
     told = dict(report.described(report.machine(tmp_path, quick=True)))

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from typer.main import get_command
 
-from holdfast.cli.main import EXIT_CODES, NEXT, app
+from holdfast.cli.exits import EXIT_CODES
+from holdfast.cli.main import NEXT, app
 from holdfast.cli.reference import commands, reference
 
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from holdfast import errors
-from holdfast.cli.main import EXIT_CODES, app, described, exit_code, sentence
+from holdfast.cli.exits import EXIT_CODES, exit_code
+from holdfast.cli.main import app, described, sentence
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Cli

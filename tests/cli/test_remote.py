@@ -124,10 +124,20 @@ def life(line: Line, document: Path) -> list[Any]:
     for entry in say("sessions", "export", s)["history"]:
         entry["header"][_FINGERPRINT] = ""  # over a service every write has a change id, and so what tells a resend
         entry["payload"].get("changes", []).sort()
+    say("tiers", "archive", s, again)
+    say("tiers", "archive", s)
+    say("tiers", "archive", s, "0" * 32)
+    say("tiers", "archive", "0" * 32)
+    say("tiers", "archive", "--idle", "1h", "--dry-run")
+    say("tiers", "restore", s)
+    say("tiers", "suspend", s)
+    say("tiers", "flush", "--retry")
+    say("tiers", "status")["warm"].pop("bytes")
     say("sweep")
     say("keys", "list")
     say("keys", "rotate")
     say("verify", s)
+    say("verify", s, "--repair")
     told.append(sorted({(line["actor"], line["verb"]) for line in line.json("audit", "--session", s)[1]["lines"]}))
     return told
 

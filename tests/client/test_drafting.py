@@ -265,3 +265,12 @@ async def session_of(client: Client) -> Callable[[str, int], Session]:
     """Makes a session of an id and a size."""
     header = (await client.create(kind="knowledge")).header
     return lambda id, size: Session(replace(header, id=id, size=size), {})
+
+
+async def test_what_may_not_be_the_newest_is_not_kept(client: Client, session: str) -> None:
+    """Else a session that was read while the hot tier was gone would be taken for the one that stands."""
+    found, kept = await client.read(session), Kept()
+    stale = Session(replace(found.header, stale=True), found.by_key)
+    kept.keep(found)
+    assert kept.keep(stale) is stale
+    assert kept.get(session) is found

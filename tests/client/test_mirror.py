@@ -9,9 +9,11 @@ from datetime import datetime
 from typing import Any, cast
 
 import pytest
+from msgspec.structs import replace
 
 from holdfast.client import Client
 from holdfast.engine.engine import Engine
+from holdfast.engine.tiering import Tiers
 from holdfast.errors import HoldfastError
 from holdfast.model.access import Principal, Role
 from holdfast.model.audit import AuditLine
@@ -23,6 +25,8 @@ from holdfast.wire.values import plain
 ENGINE_ALONE = {
     "counts": "for the metrics of the process the engine is in",
     "lags": "for the metrics of the process the engine is in",
+    "tier_state": "for the metrics of the process the engine is in",
+    "start": "the client is opened by entering its block",
     "close": "the client is closed by leaving its block",
 }
 CLIENT_ALONE = {"whoami": "only a service knows who a token is; whoever calls the engine says who asks"}
@@ -223,6 +227,12 @@ async def story(ana: Any, ben: Any, ada: Any) -> list[tuple[str, Any]]:
     await tell("release", ana.release(taken))
     await tell("leased by none", ana.leased(s))
     await tell("suspend", ana.suspend(s))
+    await tell("archive", ana.archive(s))
+    await tell("archive again", ana.archive(s))
+    await tell("archive may not", ben.archive(s))
+    await tell("rehydrate", ana.rehydrate(s))
+    await tell("rehydrate may not", ben.rehydrate(s))
+    await tell("archive nothing", ana.archive("a" * 32))
     await tell("touch", ana.touch(s, change_id="t-1"))
     await tell("extend", ana.extend(s, seconds=1000.5))
     await tell("extend too far", ana.extend(s, seconds=-1.5))
@@ -267,6 +277,12 @@ async def story(ana: Any, ben: Any, ada: Any) -> list[tuple[str, Any]]:
     await tell("rotate", ada.rotate_keys())
     await tell("verify", collected(ada.verify(s)))
     await tell("verify may not", collected(ana.verify()))
+    await tell("repair", collected(ada.verify(s, repair=True)))
+    await tell("repair may not", collected(ana.verify(s, repair=True)))
+    await tell("tiers", held(ada.tiers()))
+    await tell("tiers may not", ana.tiers())
+    await tell("flush", ada.flush(retry=True))
+    await tell("flush may not", ana.flush())
     await tell("revoke", ada.revoke(token="a-token"))
     await tell("revoke nothing", ana.revoke())
     await tell("revoke another", ana.revoke(principal="ben"))
@@ -283,6 +299,14 @@ async def kinds_of(lines: Awaitable[list[AuditLine]]) -> list[tuple[str, ...]]:
     return sorted(
         {(line.actor, line.verb) for line in await lines if line.outcome == "ok" and line.verb not in unasked}
     )
+
+
+async def held(tiers: Awaitable[Tiers]) -> Tiers:
+    """Without how many bytes that takes on the disk, which is another on each."""
+    told = await tiers
+    assert told.warm is not None
+    assert told.warm.bytes > 0
+    return replace(told, warm=replace(told.warm, bytes=0))
 
 
 async def counted(many: Awaitable[list[Any]]) -> int:

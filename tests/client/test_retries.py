@@ -26,6 +26,7 @@ from holdfast.errors import (
     StoppingError,
     StoreFullError,
     StoreUnavailableError,
+    TierBehindError,
     UnauthenticatedError,
     UnavailableError,
     UnreachableError,
@@ -97,6 +98,7 @@ async def test_each_call_has_an_id_of_its_own_unless_one_is_given() -> None:
         NotDraftError("s", "locked", "edit"),
         UnauthenticatedError("no"),
         StoreFullError("hot"),
+        TierBehindError("s", 3, 5),
     ],
     ids=lambda error: error.code,
 )

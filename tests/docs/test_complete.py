@@ -13,7 +13,7 @@ import pytest
 
 import holdfast
 from holdfast import errors
-from holdfast.cli.main import EXIT_CODES
+from holdfast.cli.exits import EXIT_CODES
 from holdfast.engine.engine import Engine
 from holdfast.kinds import kinds
 from holdfast.model.access import SERVICE_VERBS, VERBS, Role, may

@@ -11,7 +11,11 @@ from typing import Any
 import pytest
 
 from holdfast.compose import open_engine
+from holdfast.engine.tiering import Tiers
 from holdfast.model.access import Principal
+from holdfast.ports.hot import Backlog, HotSize
+from holdfast.ports.observer import CLOSED
+from holdfast.ports.warm import WarmSize
 from holdfast.service import bodies, protocol
 from holdfast.service.app import create_app
 from holdfast.service.auth import authenticator, keys
@@ -108,10 +112,16 @@ def test_the_table_of_events_is_the_one_of_the_code() -> None:
     same("events", events_table())
 
 
-async def test_the_table_of_metrics_is_what_is_rendered(tmp_path: Path) -> None:
+async def test_the_table_of_metrics_is_what_is_rendered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     meters = Meters()
     meters.request("/v1/sessions", "POST", 201, 0.001)
+    meters.broke("hot", CLOSED)
+
+    async def tier_state() -> Tiers:
+        return Tiers(True, Backlog(0, 0.0, 0), (), HotSize(0, 0), WarmSize(0, 0, 0))
+
     async with open_engine(Settings(home=tmp_path), observer=meters) as engine:
+        monkeypatch.setattr(engine, "tier_state", tier_state)
         meters.attach(engine)
         await engine.create(Principal("ana"), kind="knowledge")
         same("metrics", metrics_table((await meters.render()).decode()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from pathlib import Path
 
@@ -53,11 +54,13 @@ async def test_a_server_that_comes_back_weaker_is_not_written_to(tmp_path: Path)
         server.kill()
         server.settings["appendfsync"] = "everysec"
         server.start()
+        await asyncio.sleep(0.05)  # the connection is seen to be closed
         with pytest.raises(StoreUnavailableError, match="set appendfsync always"):
             await store.write(write_at("s", 2), now=NOW)
         server.kill()
         server.settings["appendfsync"] = "always"
         server.start()
+        await asyncio.sleep(0.05)
         assert await store.write(write_at("s", 2), now=NOW)
         await store.close()
 

@@ -13,7 +13,7 @@ import apsw
 import pytest
 
 from holdfast.drivers.sqlite import SqliteFile
-from holdfast.errors import StoreFullError, StoreUnavailableError, TamperedError
+from holdfast.errors import ConfigurationError, StoreFullError, StoreUnavailableError, TamperedError
 from holdfast.testing.disk import Disk
 from holdfast.testing.faults import FailingDisk, Fault
 
@@ -129,6 +129,82 @@ async def test_a_file_is_opened_again_with_what_is_in_it(tmp_path: Path) -> None
         await file.close()
     file = open_file(path)
     assert numbers(file.read) == [0, 1, 2]
+    await file.close()
+
+
+UPGRADES = ["ALTER TABLE t ADD COLUMN c TEXT; UPDATE t SET c = 'c' || a;", "ALTER TABLE t ADD COLUMN d TEXT;"]
+UPGRADED = """
+CREATE TABLE IF NOT EXISTS t (a INTEGER PRIMARY KEY, b TEXT, c TEXT, d TEXT) STRICT;
+CREATE INDEX IF NOT EXISTS t_d ON t (d);
+"""
+
+
+async def older(path: Path) -> None:
+    """A file as it was before there was anything to upgrade."""
+    file = open_file(path)
+    await file.write(insert(1, "b"))
+    await file.close()
+
+
+async def test_a_file_of_an_older_schema_is_brought_up_to_date_once_and_in_order(tmp_path: Path) -> None:
+    path = tmp_path / "test.db"
+    await older(path)
+    half = SqliteFile.open(path, schema=SCHEMA, upgrades=UPGRADES[:1], name="test")
+    assert half.read.execute("SELECT * FROM t").get == (1, "b", "c1")
+    await half.write(lambda connection: connection.execute("UPDATE t SET c = 'mine'"))
+    await half.close()
+    for _ in range(2):
+        file = SqliteFile.open(path, schema=UPGRADED, upgrades=UPGRADES, name="test")
+        assert file.read.execute("SELECT * FROM t").get == (1, "b", "mine", None)
+        assert file.read.pragma("user_version") == 2
+        await file.close()
+
+
+async def test_a_new_file_has_nothing_to_be_brought_up_to_date(tmp_path: Path) -> None:
+    file = SqliteFile.open(tmp_path / "test.db", schema=UPGRADED, upgrades=UPGRADES, name="test")
+    assert file.read.pragma("user_version") == 2
+    await file.write(lambda connection: connection.execute("INSERT INTO t VALUES (1, 'b', 'c', 'd')"))
+    await file.close()
+    file = SqliteFile.open(tmp_path / "test.db", schema=UPGRADED, upgrades=UPGRADES, name="test")
+    assert file.read.execute("SELECT * FROM t").get == (1, "b", "c", "d")
+    await file.close()
+
+
+async def test_an_upgrade_that_fails_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "test.db"
+    await older(path)
+    with pytest.raises(StoreUnavailableError):
+        SqliteFile.open(path, schema=UPGRADED, upgrades=[UPGRADES[0], "ALTER TABLE none ADD COLUMN d"], name="test")
+    file = open_file(path)
+    assert file.read.execute("SELECT * FROM t").get == (1, "b")
+    assert file.read.pragma("user_version") == 0
+    await file.close()
+
+
+async def test_a_file_of_a_newer_holdfast_is_left_alone_and_refused(tmp_path: Path) -> None:
+    path = tmp_path / "test.db"
+    await SqliteFile.open(path, schema=UPGRADED, upgrades=UPGRADES, name="test").close()
+    with pytest.raises(ConfigurationError, match="version 2 by a newer Holdfast; this one knows them up to version 1"):
+        SqliteFile.open(path, schema=SCHEMA, upgrades=UPGRADES[:1], name="test")
+
+
+async def test_an_older_file_opens_while_another_process_writes_and_when_it_has_done(tmp_path: Path) -> None:
+    """Several that open it at once: whoever comes second finds it upgraded."""
+    path = tmp_path / "test.db"
+    await older(path)
+    with contextlib.closing(apsw.Connection(str(path))) as other:
+        other.execute("BEGIN IMMEDIATE")
+        opening = asyncio.create_task(
+            asyncio.to_thread(SqliteFile.open, path, schema=UPGRADED, upgrades=UPGRADES, name="test")
+        )
+        await asyncio.sleep(0.1)
+        for script in UPGRADES:
+            other.execute(script)
+        other.execute("PRAGMA user_version = 2")
+        assert not opening.done()
+        other.execute("COMMIT")
+    file = await opening
+    assert await file.write(lambda connection: connection.execute("SELECT * FROM t").get) == (1, "b", "c1", None)
     await file.close()
 
 

@@ -33,6 +33,11 @@ async def test_a_write_alone_in_its_turn_is_committed_in_the_loops_thread(file: 
     assert file.read.execute("SELECT count(*) FROM t").get == 1
 
 
+async def test_a_lengthy_write_does_not_keep_the_loop_waiting_though_it_is_alone(file: SqliteFile) -> None:
+    assert await file.write(where, lengthy=True) != threading.get_ident()
+    assert await file.write(where) == threading.get_ident()
+
+
 async def test_writes_of_one_turn_are_committed_together_in_the_writer_thread(file: SqliteFile) -> None:
     threads = await asyncio.gather(*(file.write(where) for _ in range(8)))
     assert len(set(threads)) == 1

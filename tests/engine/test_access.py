@@ -101,17 +101,25 @@ CALLS: dict[str, Call] = {
     "touch": lambda engine, session, who: engine.touch(session, who),
     "extend": lambda engine, session, who: engine.extend(session, who, seconds=None),
     "suspend": lambda engine, session, who: engine.suspend(session, who),
+    "archive": lambda engine, session, who: engine.archive(session, who),
+    "rehydrate": lambda engine, session, who: engine.rehydrate(session, who),
     "lease": lambda engine, session, who: engine.lease(session, who, "tab"),
     "renew": lambda engine, session, who: engine.renew(lease_of(session), who),
     "release": lambda engine, session, who: engine.release(lease_of(session), who),
     "audit": lambda engine, session, who: engine.audit(who, session_id=session),
 }
-SERVICE = {"sweep", "verify", "keys", "rotate_keys"}
-ANYBODY = {"create", "ingest", "find", "search", "close", "counts", "lags", "health", "revoke", "revocations"}
+SERVICE = {"sweep", "verify", "tiers", "flush", "keys", "rotate_keys"}
+ANYBODY = {"create", "ingest", "find", "search", "counts", "lags", "health", "tier_state", "start", "close"} | {
+    "revoke",
+    "revocations",
+}
 
 READ = {"read", "header", "history", "diff", "feed", "follow", "export", "labels", "receipts", "leased"}
 WRITE = {"edit", "operate", "undo", "redo", "preview_undo", "preview_redo", "lease", "renew", "release", "touch"}
-STEER = {"label", "restore", "rename", "preview", "unlock", "take_over", "publish", "reopen", "extend", "suspend"}
+STEER = {"label", "restore", "rename", "preview", "unlock", "take_over", "publish", "reopen", "extend", "suspend"} | {
+    "archive",
+    "rehydrate",
+}
 OWN = {"rollback", "discard", "revive", "grant", "audit"}
 MAY = {
     "viewer": READ,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from holdfast.engine.engine import Engine
 from holdfast.errors import HoldfastError, PermissionDeniedError, SessionNotFoundError
 from holdfast.model.access import Principal, Role
 from holdfast.model.audit import AuditLine
+from holdfast.ports.warm import ChainEnd, WarmStore
 from holdfast.settings import Settings
 from holdfast.stores.keys.file import KeyFile
 from holdfast.testing.clock import ManualClock
@@ -333,3 +334,45 @@ async def test_only_a_session_that_is_there_is_verified(engine: Engine) -> None:
     assert told == {"permission-denied"}  # the audit is told that it is there, who asked is not
     outcomes = [line.outcome for line in await engine.audit(ROOT) if line.verb == "verify"]
     assert outcomes == ["ok", "session-not-found", "session-not-found"]
+
+
+class Meanwhile:
+    """A warm store that lets somebody act right after it has said where the chains end."""
+
+    def __init__(self, store: WarmStore) -> None:
+        self._store = store
+        self.act: Callable[[], Awaitable[None]] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def chains(self) -> dict[str, ChainEnd]:
+        found = await self._store.chains()
+        act, self.act = self.act, None
+        if act is not None:
+            await act()
+        return found
+
+
+@pytest.mark.parametrize("begun", [True, False])
+async def test_s19_lines_that_come_while_a_chain_is_verified_break_nothing(opens: Any, begun: bool) -> None:
+    stores: list[Meanwhile] = []
+
+    def wrap(store: WarmStore) -> Any:
+        stores.append(Meanwhile(store))
+        return stores[-1]
+
+    verifying, writing = await opens(wrap_warm=wrap), await opens()
+    session = str((await writing.create(ANA, kind="knowledge", items=ITEMS)).id)
+
+    async def write() -> None:
+        await writing.header(session, ANA)
+        await writing.audit(ROOT)  # the lines taken down are written first
+
+    if begun:
+        await write()
+    async for found in verifying.verify(ROOT):
+        assert found.ok, found
+        if found.session:
+            stores[0].act = write
+    assert stores[0].act is None

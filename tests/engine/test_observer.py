@@ -30,6 +30,7 @@ class Watcher(Observer):
         self.leases: list[tuple[str, str, int]] = []
         self.calls: list[tuple[str, str]] = []
         self.failures: list[tuple[str, str, str]] = []
+        self.breakers: list[tuple[str, str]] = []
 
     def appended(self, header: Header, operation: str, actor: str, at: datetime) -> None:
         self.entries.append((operation, actor, header.step, at))
@@ -43,6 +44,9 @@ class Watcher(Observer):
 
     def failed(self, what: str, code: str, session: str = "") -> None:
         self.failures.append((what, code, session))
+
+    def broke(self, tier: str, state: str) -> None:
+        self.breakers.append((tier, state))
 
 
 class Raising(Observer):
@@ -58,6 +62,9 @@ class Raising(Observer):
         raise RuntimeError
 
     def failed(self, what: str, code: str, session: str = "") -> None:
+        raise RuntimeError
+
+    def broke(self, tier: str, state: str) -> None:
         raise RuntimeError
 
 

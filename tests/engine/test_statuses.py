@@ -62,6 +62,11 @@ async def suspend(engine: Engine, on: Subject) -> None:
     await engine.suspend(on.id, ANA)
 
 
+async def archive(engine: Engine, on: Subject) -> None:
+    await engine.release(on.held, ANA)
+    await engine.archive(on.id, ANA)
+
+
 EDITS = (OK, NOT, NOT, GONE, GONE, GONE, GONE)
 STEERS = (OK, OK, NOT, GONE, GONE, GONE, GONE)
 READS = (OK, OK, OK, GONE, GONE, GONE, GONE)
@@ -83,6 +88,8 @@ ON_A_SESSION: dict[str, tuple[Call, tuple[str, ...]]] = {
     "extend": (lambda engine, on: engine.extend(on.id, ANA, seconds=50.0), STEERS),
     "discard": (lambda engine, on: engine.discard(on.id, ANA), STEERS),
     "suspend": (suspend, READS),
+    "archive": (archive, LASTS),
+    "rehydrate": (lambda engine, on: engine.rehydrate(on.id, ANA), LASTS),
     "unlock": (lambda engine, on: engine.unlock(on.id, ANA), (NOT, OK, NOT, GONE, GONE, GONE, GONE)),
     "take_over": (lambda engine, on: engine.take_over(on.id, ANA), (NOT, OK, NOT, GONE, GONE, GONE, GONE)),
     "publish": (lambda engine, on: engine.publish(on.id, ANA, seal=on.seal), (NOT, OK, OK, GONE, GONE, GONE, GONE)),
@@ -108,6 +115,8 @@ CHANGES_NOTHING = {"read", "history", "diff", "labels", "receipts", "leased", "p
     "feed",
     "follow",
     "export",
+    "archive",
+    "rehydrate",
 }
 STANDS_ALONE = {"lease", "renew", "release", "reopen"}
 """Allowed, they leave the session's own step as it is."""
@@ -117,6 +126,10 @@ ON_NO_SESSION = {"create", "ingest", "find", "search", "sweep", "verify", "keys"
     "health",
     "revoke",
     "revocations",
+    "tiers",
+    "flush",
+    "tier_state",
+    "start",
 }
 
 

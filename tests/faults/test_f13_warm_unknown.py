@@ -6,15 +6,19 @@ What it acknowledged is there afterwards, what it did not is unknown, and sent a
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import re
 import shutil
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
+from typing import ClassVar
 from urllib.parse import urlsplit
 
 import pytest
+from msgspec.structs import replace
 
 from holdfast.drivers.postgres import PostgresPool
 from holdfast.errors import StoreFullError, StoreUnavailableError, TamperedError
@@ -24,8 +28,9 @@ from holdfast.ports.warm import WarmStore
 from holdfast.stores.warm.postgres import MIGRATIONS, PostgresWarmStore
 from holdfast.testing.postgres import PostgresServer, postgres_server, server_user
 from holdfast.testing.proxy import Proxy
-from holdfast.testing.samples import content, entry_at, head_at
-from holdfast.testing.warm import lines, log, mac
+from holdfast.testing.revocation import revocation
+from holdfast.testing.samples import NOW, content, entry_at, head_at
+from holdfast.testing.warm_handles import lines, log, mac, snapshot_at, snapshot_of
 
 KILLS = int(os.environ.get("HOLDFAST_TEST_WARM_KILLS", "5"))
 SESSIONS = 12
@@ -213,6 +218,53 @@ async def test_f13_other_writes_whose_reply_is_lost_have_one_effect_too(postgres
         await store.purge("s")
         assert (await store.head("s")) == head_at("s", 2, key=None)
         await store.close()
+
+
+class ForgetsItsStubs(PostgresWarmStore):
+    """Says of a stub that it made itself that somebody else did: whoever asked would remove the object."""
+
+    _migrations: ClassVar = [
+        replace(MIGRATIONS[0], script=re.sub(r"RETURN EXISTS \(.*\);", "RETURN false;", MIGRATIONS[0].script)),
+        *MIGRATIONS[1:],
+    ]
+
+
+async def moved_with_lost_replies(store: WarmStore, proxy: Proxy) -> None:
+    """Take a session down to a stub and back, and revoke, and lose the reply to each, and ask again."""
+    snapshot = snapshot_at(2)
+    made = revocation("t")
+    await store.append(head_at("s", 2), log("s", 1, 2))
+
+    async def twice(ask: Callable[[], Awaitable[object]]) -> object:
+        proxy.drop = done
+        with pytest.raises(StoreUnavailableError):
+            await ask()
+        proxy.drop = lambda piece: False
+        return await ask()
+
+    await twice(lambda: store.snapshot("s", snapshot))
+    assert await snapshot_of(store) == snapshot
+    assert await twice(lambda: store.archive("s", step=2, key="k")) is True
+    assert await store.head("s") == head_at("s", 2, archive="k")
+    assert await store.entries("s", after=0, limit=9) == []
+    await twice(lambda: store.restore("s", log("s", 1, 2), snapshot, key="k"))
+    assert await store.head("s") == head_at("s", 2)
+    assert await store.entries("s", after=0, limit=9) == log("s", 1, 2)
+    assert await snapshot_of(store) == snapshot
+    assert await twice(lambda: store.revoke(made, now=NOW)) == made
+    assert (await store.revoked(after=0, now=NOW))[0] == [made]
+
+
+@pytest.mark.parametrize("store", [PostgresWarmStore, ForgetsItsStubs])
+async def test_f13_a_session_that_is_moved_with_lost_replies_is_moved_once(
+    postgres: PostgresServer, store: type[PostgresWarmStore]
+) -> None:
+    proxy = Proxy("127.0.0.1", postgres.port)
+    async with proxy.listening():
+        opened = await store.open(f"{through(postgres, proxy)}?{postgres.fresh_url().partition('?')[2]}")
+        with contextlib.nullcontext() if store is PostgresWarmStore else pytest.raises(AssertionError):
+            await moved_with_lost_replies(opened, proxy)
+        await opened.close()
 
 
 async def test_f12_a_connection_that_is_cut_again_and_again_loses_nothing(postgres: PostgresServer) -> None:

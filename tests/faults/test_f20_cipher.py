@@ -26,6 +26,7 @@ from holdfast.engine.sealing import (
 )
 from holdfast.errors import TamperedError, UnreadableError
 from holdfast.model.change import Change
+from holdfast.model.entry import Payload
 from holdfast.model.item import Item
 from holdfast.model.session import Header, SealedHead, SealedItem, Status
 from holdfast.ports.keys import Keys, KeySource
@@ -84,7 +85,7 @@ def samples(cipher: Cipher) -> Iterator[tuple[str, bytes, Opened]]:
         yield f"item of {size}", sealed.sealed or b"", partial(as_item, cipher, sealed)
     head = seal_head(cipher, header("s"), None, b"key")
     yield "head", head.sealed, partial(as_head, cipher, head)
-    payload = seal_payload(cipher, b"{}", (Change("chunks/1", "a0", (msgspec.Raw(b'"x"'),), None),), {})
+    payload = seal_payload(cipher, b"{}", Payload((Change("chunks/1", "a0", (msgspec.Raw(b'"x"'),), None),)))
     yield "entry", payload, partial(as_payload, cipher, b"{}")
 
 
@@ -214,7 +215,7 @@ def try_swaps(cipher_class: type[Cipher]) -> tuple[int, list[str]]:
                 partial(as_head, cipher, head),
             )
         for number in (b"1", b"2"):
-            payload = seal_payload(cipher, number, (), {"n": number.decode()})
+            payload = seal_payload(cipher, number, Payload(detail={"n": number.decode()}))
             places[f"{tenant}/{session} entry {number.decode()}"] = (
                 payload,
                 partial(as_payload, cipher, number),

@@ -493,7 +493,8 @@ class StreamCipher(Cipher):
 async def test_f20_teeth_a_store_sealed_without_authentication_is_found(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("holdfast.engine.journal.Cipher", StreamCipher)
+    for module in ("journal", "unsealing"):
+        monkeypatch.setattr(f"holdfast.engine.{module}.Cipher", StreamCipher)
     home = await make_home(tmp_path / "home")
     random = Random(SEED)
     wrong = 0

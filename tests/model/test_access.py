@@ -37,6 +37,8 @@ TABLE = """
     reopen        x     x        -         -
     extend        x     x        -         -
     suspend       x     x        -         -
+    archive       x     x        -         -
+    rehydrate     x     x        -         -
     rollback      x     -        -         -
     discard       x     -        -         -
     revive        x     -        -         -

@@ -37,7 +37,18 @@ EVERYBODY = [STRANGER, EVE, NAMESAKE, FOREIGN_ADMIN, VIEWER, AUDITOR, PARTICIPAN
 
 MISSING = "nobodyhaseverhadasessionofthatid"
 
-OF_GONE = {"read_header", "export_session", "read_feed", "follow", "session_audit", "release_lease", "revive_session"}
+OF_GONE = {
+    "read_header",
+    "export_session",
+    "read_feed",
+    "follow",
+    "session_audit",
+    "release_lease",
+    "revive_session",
+} | {
+    "archive",
+    "rehydrate",
+}
 """What can be done with a session that is discarded or has expired."""
 OF_PURGED = {"session_audit"}
 """What can be done with a session of which a tombstone is left."""
@@ -202,6 +213,19 @@ async def test_verbs_of_the_service_are_for_the_roles_the_model_names(front: Fro
             else:
                 assert answer.json()["code"] == "permission-denied", (operation.name, who, answer.text)
     assert asked >= 30
+
+
+async def test_only_an_admin_repairs(front: Front) -> None:
+    """An auditor may read everything back, and change nothing by it."""
+    address, _ = await front.make()
+    session = address.rpartition("/")[2]
+    for who, may_repair, may_verify in ((ANA, False, False), (AUDITOR, False, True), (ADMIN, True, True)):
+        client = await front.client(who)
+        for query, allowed in (({"repair": "true"}, may_repair), ({"repair": "false"}, may_verify), ({}, may_verify)):
+            answer = await client.post("/v1/verify", params={"session": session, **query})
+            assert (answer.status_code == 200) is allowed, (who, query, answer.text)
+            if not allowed:
+                assert answer.json()["code"] == "permission-denied"
 
 
 async def test_only_an_admin_ends_the_tokens_of_others(front: Front) -> None:

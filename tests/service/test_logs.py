@@ -26,6 +26,7 @@ from holdfast.errors import StoreUnavailableError
 from holdfast.model.access import Principal, Role
 from holdfast.model.retention import Retention
 from holdfast.model.session import LIFECYCLE, Header, Status
+from holdfast.ports.observer import CLOSED, OPENED, PROBING
 from holdfast.service.logs import EVENTS, REQUEST, UPDATED, Logs, outline
 from holdfast.settings import Settings
 from holdfast.testing.clock import START, ManualClock
@@ -227,6 +228,29 @@ def test_a_store_that_takes_long_is_told_of(written: Written) -> None:
     assert [(line["event"], line["tier"], line["operation"], line["seconds"]) for line in written.lines] == [
         ("store_slow", "hot", "write", 1.5)
     ]
+
+
+def test_an_outage_of_a_store_is_two_lines_however_often_it_is_tried(written: Written) -> None:
+    logs = Logs("info", written)
+    logs.broke("warm", CLOSED)
+    logs.broke("hot", CLOSED)
+    for _ in range(2):
+        logs.broke("hot", OPENED)
+        for _ in range(50):
+            logs.broke("hot", PROBING)
+            logs.broke("hot", OPENED)
+        logs.broke("hot", PROBING)
+        logs.broke("hot", CLOSED)
+    told = [(line["event"], line["level"], line["tier"]) for line in written.lines]
+    assert told == [("breaker_opened", "warning", "hot"), ("breaker_closed", "info", "hot")] * 2
+
+
+def test_each_try_of_a_store_that_is_down_is_told_to_whoever_debugs(written: Written) -> None:
+    logs = Logs("debug", written)
+    for state in (OPENED, PROBING, OPENED, PROBING, CLOSED):
+        logs.broke("hot", state)
+    assert written.events() == ["breaker_opened", *["breaker_tried"] * 3, "breaker_closed"]
+    assert [line.get("state") for line in written.lines] == [None, PROBING, OPENED, PROBING, None]
 
 
 # -- S12, S16: what is never in a line ---------------------------------------------------------------------------------

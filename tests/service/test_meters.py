@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import math
 import re
 from collections.abc import AsyncIterator, Iterable
@@ -14,10 +15,15 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from holdfast.compose import open_engine
 from holdfast.engine.engine import Engine
+from holdfast.engine.tiering import Tiers
 from holdfast.errors import StoreUnavailableError
 from holdfast.model.access import Principal
 from holdfast.model.retention import Retention
 from holdfast.model.session import LIFECYCLE, Header, Status
+from holdfast.ports.hot import Backlog, HotSize
+from holdfast.ports.observer import CLOSED, OPENED, PROBING
+from holdfast.ports.warm import WarmSize
+from holdfast.service import meters as metering
 from holdfast.service.meters import Meters, Spread
 from holdfast.settings import Settings
 from holdfast.testing.clock import START, ManualClock
@@ -218,6 +224,100 @@ async def test_a_store_that_does_not_answer_leaves_out_its_own_figures_only(
     assert figure(found, "session_operations_total", operation="create") == 1
 
 
+# -- the tiers ---------------------------------------------------------------------------------------------------------
+
+STATE = Tiers(True, Backlog(12, 3.5, 1), (), HotSize(40, 4_000_000), WarmSize(900, 300, 70_000_000))
+
+
+def standing(watched: Engine, monkeypatch: pytest.MonkeyPatch, *states: Tiers | Exception) -> None:
+    """Let the tiers stand so at each question in turn, and then so for good."""
+    left = list(states)
+
+    async def tier_state() -> Tiers:
+        state = left.pop(0) if len(left) > 1 else left[0]
+        if isinstance(state, Exception):
+            raise state
+        return state
+
+    monkeypatch.setattr(watched, "tier_state", tier_state)
+
+
+async def test_breakers_are_told_by_tier_and_an_outage_is_counted_once(meters: Meters) -> None:
+    assert figure(await taken(meters), "holdfast_breaker_state", tier="hot") is None  # embedded: there are none
+
+    async def told(tier: str) -> tuple[float | None, float | None]:
+        found = await taken(meters)
+        return (
+            figure(found, "holdfast_breaker_state", tier=tier),
+            figure(found, "holdfast_breaker_opened_total", tier=tier),
+        )
+
+    meters.broke("hot", CLOSED)
+    meters.broke("warm", CLOSED)
+    assert await told("hot") == (0, 0)
+    for state, figures in ((OPENED, (2, 1)), (PROBING, (1, 1)), (OPENED, (2, 1)), (PROBING, (1, 1)), (CLOSED, (0, 1))):
+        meters.broke("hot", state)
+        assert await told("hot") == figures
+    meters.broke("hot", OPENED)
+    assert await told("hot") == (2, 2)
+    assert await told("warm") == (0, 0)
+
+
+async def test_how_the_tiers_stand_is_asked_at_each_scrape(
+    watched: Engine, meters: Meters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    standing(watched, monkeypatch, STATE, Tiers(True))
+    found = await taken(meters)
+    assert figure(found, "holdfast_flush_queue_entries") == 12
+    assert figure(found, "holdfast_flush_lag_seconds") == 3.5
+    assert figure(found, "holdfast_flush_dead_letters") == 1
+    sessions = {tier: figure(found, "holdfast_tier_sessions", tier=tier) for tier in ("hot", "warm", "cold")}
+    assert sessions == {"hot": 40, "warm": 900, "cold": 300}
+    sizes = {tier: figure(found, "holdfast_tier_bytes", tier=tier) for tier in ("hot", "warm", "cold")}
+    assert sizes == {"hot": 4_000_000, "warm": 70_000_000, "cold": None}
+    found = await taken(meters)  # nothing of the last scrape is told again
+    assert not [name for name, _ in found if name.startswith(("holdfast_flush", "holdfast_tier"))]
+
+
+async def test_a_tier_that_is_down_leaves_out_its_own_figures_only(
+    watched: Engine, meters: Meters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    standing(watched, monkeypatch, Tiers(True, warm=STATE.warm), StoreUnavailableError("warm", "gone"))
+    found = await taken(meters)
+    assert figure(found, "holdfast_tier_sessions", tier="warm") == 900
+    assert figure(found, "holdfast_tier_sessions", tier="hot") is None
+    assert figure(found, "holdfast_flush_queue_entries") is None
+    assert figure(found, "sessions_active", status="draft", kind="knowledge") == 0
+    found = await taken(meters)
+    assert figure(found, "holdfast_tier_sessions", tier="warm") is None
+    assert figure(found, "sessions_active", status="draft", kind="knowledge") == 0
+
+
+async def test_a_tier_that_is_silent_does_not_hold_up_a_scrape(
+    watched: Engine, meters: Meters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of Prometheus wait for ten seconds, and one that is given up loses every figure."""
+    assert metering.PATIENCE < 5
+    monkeypatch.setattr(metering, "PATIENCE", 0.05)
+    gate, asked = asyncio.Event(), []
+
+    async def silent() -> Tiers:
+        asked.append(1)
+        await gate.wait()
+        return STATE
+
+    monkeypatch.setattr(watched, "tier_state", silent)
+    for _ in range(5):
+        found = await taken(meters)
+        assert figure(found, "holdfast_tier_sessions", tier="warm") is None
+        assert figure(found, "sessions_active", status="draft", kind="knowledge") == 0
+    assert len(asked) == 1  # and questions do not pile up
+    gate.set()
+    await asyncio.sleep(0.01)
+    assert figure(await taken(meters), "holdfast_tier_sessions", tier="warm") == 900
+    assert len(asked) == 2
+
+
 # -- the form ----------------------------------------------------------------------------------------------------------
 
 _NAME = re.compile(r"[a-z_][a-z0-9_]*")
@@ -229,6 +329,12 @@ async def busy(watched: Engine, meters: Meters) -> bytes:
     for status in (0, 101, 200, 304, 404, 500):
         meters.request('/odd"route\\with{n}\nlines', "GET", status, 0.1)
     meters.request("/slow", "POST", 200, 1e9)
+    meters.broke("hot", CLOSED)
+
+    async def tier_state() -> Tiers:
+        return STATE
+
+    vars(watched)["tier_state"] = tier_state
     return await meters.render()
 
 

@@ -60,6 +60,8 @@ ROUTES_OF_VERBS: Mapping[str, set[str]] = {
     "touch": {"touch"},
     "extend": {"extend"},
     "suspend": {"suspend"},
+    "archive": {"archive"},
+    "rehydrate": {"rehydrate"},
     "sweep": {"sweep"},
     "lease": {"take_lease"},
     "renew": {"renew_lease"},
@@ -67,6 +69,8 @@ ROUTES_OF_VERBS: Mapping[str, set[str]] = {
     "leased": {"list_participants"},
     "audit": {"session_audit", "tenant_audit"},
     "verify": {"verify"},
+    "tiers": {"read_tiers"},
+    "flush": {"flush_tiers"},
     "keys": {"list_keys"},
     "rotate_keys": {"rotate_keys"},
     "revoke": {"revoke"},
@@ -74,10 +78,14 @@ ROUTES_OF_VERBS: Mapping[str, set[str]] = {
     "health": {"health"},
     "counts": {"metrics"},
     "lags": {"metrics"},
+    "tier_state": {"metrics"},
 }
 """Each verb of the engine, and the operations that do it."""
 
-NOT_ROUTED = {"close": "it is the end of the service, which nobody asks for over HTTP"}
+NOT_ROUTED = {
+    "start": "it is the beginning of the service, which nobody asks for over HTTP",
+    "close": "it is its end",
+}
 
 OF_THE_SERVICE = {"live", "ready", "whoami", "list_kinds", "openapi"}
 """Operations that are no verb of the engine."""

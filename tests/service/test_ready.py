@@ -11,7 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from holdfast.errors import StoreUnavailableError
-from holdfast.ports.hot import HotStore
+from holdfast.ports.warm import WarmStore
 from holdfast.service.auth import keys, revoked
 from holdfast.settings import Settings
 from holdfast.testing.front import ANA, Front, opened
@@ -78,11 +78,11 @@ async def test_a_service_that_never_had_its_issuer_s_keys_is_not_ready_and_says_
 
 
 class Unread:
-    """A hot store whose revocations cannot be read while ``failing``."""
+    """A warm store whose revocations cannot be read while ``failing``."""
 
     failing = False
 
-    def __init__(self, store: HotStore) -> None:
+    def __init__(self, store: WarmStore) -> None:
         self._store = store
 
     def __getattr__(self, name: str) -> Any:
@@ -90,7 +90,7 @@ class Unread:
 
     async def revoked(self, **about: Any) -> Any:
         if self.failing:
-            raise StoreUnavailableError("hot", "gone")
+            raise StoreUnavailableError("warm", "gone")
         return await self._store.revoked(**about)
 
 
@@ -101,12 +101,12 @@ async def test_revocations_that_cannot_be_read_are_told(
     monkeypatch.setattr(revoked, "STALE", 0.0)
     stores: list[Unread] = []
 
-    def wrap(store: HotStore) -> Any:
+    def wrap(store: WarmStore) -> Any:
         stores.append(Unread(store))
         return stores[-1]
 
     chosen = replace(believing, service=replace(believing.service, log="warning"))
-    async with opened(chosen, issuer, wrap=wrap) as front:
+    async with opened(chosen, issuer, wrap_warm=wrap) as front:
         assert await counted(front, "revocations") == 0
         assert "revocations_failed" not in {line["event"] for line in lines(capfd)}
         stores[0].failing = True

@@ -20,7 +20,7 @@ from holdfast.ports.warm import WarmStore
 from holdfast.stores.hot.sqlite import SqliteHotStore
 from holdfast.stores.warm.sqlite import SqliteWarmStore
 from holdfast.testing.samples import NOW, content, entry_at, head_at, later, write_at
-from holdfast.testing.warm import lines, log
+from holdfast.testing.warm_handles import lines, log
 
 NAMES = [b"%d" % number for number in range(40)]
 

@@ -1,4 +1,4 @@
-"""The part of the hot tier's suite about revocations has teeth: a store that breaks a promise fails its test."""
+"""The part of the warm tier's suite about revocations has teeth: a store that breaks a promise fails its test."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from msgspec.structs import replace
 
 from holdfast.errors import HoldfastError
 from holdfast.model.revocation import Revocation
-from holdfast.stores.hot.sqlite import SqliteHotStore
-from holdfast.testing.hot import HotStoreSuite
+from holdfast.stores.warm.sqlite import SqliteWarmStore
+from holdfast.testing.warm import WarmStoreSuite
 
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
 
 
-class LastWins(SqliteHotStore):
+class LastWins(SqliteWarmStore):
     """Keeps the revocation it was told of last, be it the weaker one."""
 
     async def revoke(self, revocation: Revocation, *, now: datetime) -> Revocation:
@@ -32,7 +32,7 @@ class LastWins(SqliteHotStore):
         return await super().revoke(revocation, now=now)
 
 
-class KeepsItToItself(SqliteHotStore):
+class KeepsItToItself(SqliteWarmStore):
     """Writes it down only on closing."""
 
     _made: tuple[Revocation, ...] = ()
@@ -45,7 +45,7 @@ class KeepsItToItself(SqliteHotStore):
         return list(self._made[after:]), len(self._made)
 
 
-class LeavesChangesUnnumbered(SqliteHotStore):
+class LeavesChangesUnnumbered(SqliteWarmStore):
     """A revocation that becomes stronger keeps its number, so that readers do not see it again."""
 
     async def revoke(self, revocation: Revocation, *, now: datetime) -> Revocation:
@@ -62,7 +62,7 @@ class LeavesChangesUnnumbered(SqliteHotStore):
         return revocation
 
 
-class CountsFromOneAgain(SqliteHotStore):
+class CountsFromOneAgain(SqliteWarmStore):
     """Gives the number of what has lapsed to the next."""
 
     async def revoke(self, revocation: Revocation, *, now: datetime) -> Revocation:
@@ -74,19 +74,19 @@ class CountsFromOneAgain(SqliteHotStore):
         return await super().revoke(revocation, now=now)
 
 
-class NeverForgets(SqliteHotStore):
+class NeverForgets(SqliteWarmStore):
     """Merges with what has lapsed, and tells of it."""
 
     async def revoke(self, revocation: Revocation, *, now: datetime) -> Revocation:
         return await super().revoke(revocation, now=LONG_AGO)
 
 
-class ReadsLapsed(SqliteHotStore):
+class ReadsLapsed(SqliteWarmStore):
     async def revoked(self, *, after: int, now: datetime) -> tuple[list[Revocation], int]:
         return await super().revoked(after=after, now=LONG_AGO)
 
 
-class FoldsCase(SqliteHotStore):
+class FoldsCase(SqliteWarmStore):
     """Takes names for the same that differ in case."""
 
     async def revoke(self, revocation: Revocation, *, now: datetime) -> Revocation:
@@ -94,7 +94,7 @@ class FoldsCase(SqliteHotStore):
         return revocation
 
 
-class SkipsAhead(SqliteHotStore):
+class SkipsAhead(SqliteWarmStore):
     """Gives a number that is beyond what was read."""
 
     async def revoked(self, *, after: int, now: datetime) -> tuple[list[Revocation], int]:
@@ -117,16 +117,16 @@ class SkipsAhead(SqliteHotStore):
     ],
 )
 async def test_a_store_that_breaks_a_promise_fails_its_test(
-    broken: type[SqliteHotStore], test: str, tmp_path: Path
+    broken: type[SqliteWarmStore], test: str, tmp_path: Path
 ) -> None:
     with pytest.raises((AssertionError, HoldfastError)):
         await run(broken, test, tmp_path / "broken.db")
-    await run(SqliteHotStore, test, tmp_path / "sound.db")
+    await run(SqliteWarmStore, test, tmp_path / "sound.db")
 
 
-async def run(store: type[SqliteHotStore], test: str, path: Path) -> None:
+async def run(store: type[SqliteWarmStore], test: str, path: Path) -> None:
     """Run a test of the suite as pytest would."""
-    method = getattr(HotStoreSuite(), test)
+    method = getattr(WarmStoreSuite(), test)
     if "connect" in signature(method).parameters:
         await method(connect=partial(store.open, path))
         return

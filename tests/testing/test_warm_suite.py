@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime
 from functools import partial
 from inspect import signature
 from pathlib import Path
@@ -17,8 +18,8 @@ from holdfast.errors import AlreadyExistsError, HoldfastError
 from holdfast.model.cursor import PageCursor
 from holdfast.model.entry import SealedEntry
 from holdfast.model.session import SealedHead
-from holdfast.ports.warm import AuditRow, Query
-from holdfast.stores.sqlite_rows import keep_members
+from holdfast.ports.warm import AuditRow, Query, Snapshot, WarmSize
+from holdfast.stores.sqlite_rows import keep_items, keep_members
 from holdfast.stores.warm.sqlite import SqliteWarmStore
 from holdfast.testing.warm import WarmStoreSuite
 
@@ -172,6 +173,160 @@ class RecordsEndsApart(SqliteWarmStore):
         return True
 
 
+class TakesPartedHeads(SqliteWarmStore):
+    """Takes another history of as many steps for the same one."""
+
+    async def append(
+        self, head: SealedHead, entries: Sequence[SealedEntry], *, members: Sequence[str] | None = None
+    ) -> None:
+        stands = await self.head(head.id)
+        if stands is not None and stands.step == head.step:
+            head = replace(head, digest=stands.digest)
+        await super().append(head, entries, members=members)
+
+
+class ForgetsWhen(SqliteWarmStore):
+    """Tells of sessions that are due in whatever order."""
+
+    async def due(self, *, now: datetime, limit: int) -> list[str]:
+        return sorted(await super().due(now=now, limit=limit))
+
+
+class DefersAnyStep(SqliteWarmStore):
+    async def defer(self, session: str, *, step: int, due: datetime | None) -> None:
+        head = await self.head(session)
+        await super().defer(session, step=step if head is None else head.step, due=due)
+
+
+class FindsAnybodysChange(SqliteWarmStore):
+    """Looks for a change id, and not in which session."""
+
+    async def change(self, session: str, change: str) -> SealedEntry | None:
+        rows: Any = self._file.read.execute(
+            "SELECT s.id FROM log AS l JOIN session AS s ON s.no = l.session WHERE l.change = ?", (change,)
+        )
+        return next(iter([await super(FindsAnybodysChange, self).change(row[0], change) for row in list(rows)]), None)
+
+
+class TakesOldSnapshots(SqliteWarmStore):
+    """Keeps whatever snapshot comes last."""
+
+    async def snapshot(self, session: str, snapshot: Snapshot) -> None:
+        def job(connection: apsw.Connection) -> None:
+            number = connection.execute("SELECT no FROM session WHERE id = ?", (session,)).get
+            keep_items(connection, number, snapshot.step, snapshot.items)
+
+        await self._file.write(job)
+
+
+class MixesSnapshots(SqliteWarmStore):
+    """Lays the items of a snapshot over those of the one before."""
+
+    async def snapshot(self, session: str, snapshot: Snapshot) -> None:
+        before = await self.items(session)
+        over = {item.id: item for item in (*(before.items if before else ()), *snapshot.items)}
+        await super().snapshot(session, replace(snapshot, items=tuple(over.values())))
+
+
+class ArchivesAnyStep(SqliteWarmStore):
+    """Makes a stub of a session that has moved on."""
+
+    async def archive(self, session: str, *, step: int, key: str) -> bool:
+        head = await self.head(session)
+        return await super().archive(session, step=step if head is None else head.step, key=key)
+
+
+class LooksThenArchives(SqliteWarmStore):
+    """Looks whether a session stands at a step, and makes a stub a little later, whatever has come in between."""
+
+    async def archive(self, session: str, *, step: int, key: str) -> bool:
+        head = await self.head(session)
+        await asyncio.sleep(0.005)
+        if head is None or head.step != step or head.archive is not None:
+            return head is not None and head.archive == key
+
+        def job(connection: apsw.Connection) -> bool:
+            connection.execute("DELETE FROM log WHERE session = (SELECT no FROM session WHERE id = ?)", (session,))
+            connection.execute("UPDATE session SET archive = ?, snapped = NULL WHERE id = ?", (key, session))
+            return True
+
+        return await self._file.write(job)
+
+
+class ArchivesInTwoSteps(SqliteWarmStore):
+    """Says where the log is a little before it is gone, and forgets the half of it before that."""
+
+    async def archive(self, session: str, *, step: int, key: str) -> bool:
+        await self._file.write(
+            lambda connection: connection.execute(
+                "DELETE FROM log WHERE step > ? AND session = (SELECT no FROM session WHERE id = ?)",
+                (step // 2, session),
+            )
+        )
+        await asyncio.sleep(0.005)
+        return await super().archive(session, step=step, key=key)
+
+
+class ForgetsTheAnswer(SqliteWarmStore):
+    """Says of a stub that it made itself that somebody else did."""
+
+    async def archive(self, session: str, *, step: int, key: str) -> bool:
+        head = await self.head(session)
+        return head is not None and head.archive is None and await super().archive(session, step=step, key=key)
+
+
+class RestoresAnything(SqliteWarmStore):
+    """Takes back what nobody has taken away."""
+
+    async def restore(self, session: str, entries: Sequence[SealedEntry], snapshot: Snapshot, *, key: str) -> None:
+        await self._file.write(partial(_stub, session=session, key=key))
+        await super().restore(session, entries, snapshot, key=key)
+
+
+def _stub(connection: apsw.Connection, *, session: str, key: str) -> None:
+    connection.execute("UPDATE session SET archive = ? WHERE id = ? AND archive IS NULL", (key, session))
+
+
+class RestoresAnyArchive(SqliteWarmStore):
+    """Asks not which object a stub is of."""
+
+    async def restore(self, session: str, entries: Sequence[SealedEntry], snapshot: Snapshot, *, key: str) -> None:
+        head = await self.head(session)
+        await super().restore(session, entries, snapshot, key=key if head is None else head.archive or key)
+
+
+class RestoresOverWhatCame(SqliteWarmStore):
+    """Forgets what came to a stub."""
+
+    async def restore(self, session: str, entries: Sequence[SealedEntry], snapshot: Snapshot, *, key: str) -> None:
+        await self._file.write(
+            lambda connection: connection.execute(
+                "DELETE FROM log WHERE session = (SELECT no FROM session WHERE id = ? AND archive IS NOT NULL)",
+                (session,),
+            )
+        )
+        await super().restore(session, entries, snapshot, key=key)
+
+
+class RestoresInTwoSteps(SqliteWarmStore):
+    """Takes back the half of the log, and the rest a little later."""
+
+    async def restore(self, session: str, entries: Sequence[SealedEntry], snapshot: Snapshot, *, key: str) -> None:
+        head = await self.head(session)
+        if head is not None and head.archive is not None:
+            await self.append(replace(head, step=0), entries[: len(entries) // 2])
+            await asyncio.sleep(0.005)
+        await super().restore(session, entries, snapshot, key=key)
+
+
+class CountsStubsApart(SqliteWarmStore):
+    """Counts as sessions those that are no stubs."""
+
+    async def size(self) -> WarmSize:
+        size = await super().size()
+        return replace(size, sessions=size.sessions - size.archived)
+
+
 class SendsLate(SqliteWarmStore):
     """Has appends wait a moment before they are sent, and forgets them when it is closed."""
 
@@ -203,6 +358,26 @@ class SendsLate(SqliteWarmStore):
         (PurgesInTwoSteps, "test_a_purge_is_one_step"),
         (LooksThenRecords, "test_of_racing_lines_exactly_one_is_appended_at_each_number"),
         (RecordsEndsApart, "test_a_chain_and_its_end_are_of_one_moment"),
+        (TakesPartedHeads, "test_another_head_at_the_same_step_is_refused"),
+        (ForgetsWhen, "test_sessions_come_when_they_are_due_the_longest_due_first"),
+        (DefersAnyStep, "test_a_session_is_deferred_if_it_still_stands_at_the_step"),
+        (FindsAnybodysChange, "test_an_entry_is_found_by_its_change_id"),
+        (TakesOldSnapshots, "test_an_older_snapshot_changes_nothing"),
+        (TakesOldSnapshots, "test_of_racing_snapshots_the_newest_is_kept_whole"),
+        (MixesSnapshots, "test_a_snapshot_is_kept_in_place_of_an_older_one_and_seen_by_all"),
+        (KeepsWhatIsLate, "test_nothing_is_kept_of_a_session_that_is_not_there_or_is_purged"),
+        (KeepsWhatIsLate, "test_of_snapshots_that_race_with_a_purge_none_is_left"),
+        (ArchivesAnyStep, "test_what_stands_elsewhere_or_is_a_stub_is_not_archived_and_nothing_is_changed"),
+        (ForgetsTheAnswer, "test_what_stands_elsewhere_or_is_a_stub_is_not_archived_and_nothing_is_changed"),
+        (LooksThenArchives, "test_of_racing_archivers_exactly_one_makes_the_stub"),
+        (LooksThenArchives, "test_of_a_stub_and_an_append_that_race_nothing_is_lost"),
+        (ArchivesInTwoSteps, "test_making_a_stub_and_taking_it_back_are_one_step_each"),
+        (RestoresAnything, "test_what_is_no_stub_takes_nothing_back"),
+        (RestoresAnything, "test_of_a_stub_that_was_purged_nothing_is_taken_back"),
+        (RestoresAnyArchive, "test_a_stub_of_another_object_takes_nothing_back"),
+        (RestoresOverWhatCame, "test_what_came_to_a_stub_stays_when_it_is_restored"),
+        (RestoresInTwoSteps, "test_making_a_stub_and_taking_it_back_are_one_step_each"),
+        (CountsStubsApart, "test_how_much_is_held_is_known"),
         (SendsLate, "test_closing_finishes_the_writes_already_sent"),
     ],
 )

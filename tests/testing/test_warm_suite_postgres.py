@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from datetime import datetime
 from functools import partial
 from inspect import signature
 from typing import Any
@@ -16,7 +17,7 @@ from holdfast.errors import HoldfastError
 from holdfast.model.cursor import PageCursor
 from holdfast.model.entry import SealedEntry
 from holdfast.model.session import SealedHead
-from holdfast.ports.warm import AuditRow, Query
+from holdfast.ports.warm import AuditRow, Query, Snapshot
 from holdfast.stores.warm.postgres import MIGRATIONS, PostgresWarmStore
 from holdfast.testing.postgres import PostgresServer
 from holdfast.testing.warm import WarmStoreSuite
@@ -34,24 +35,19 @@ def edited(*edits: tuple[str, str]) -> list[Migration]:
 class TakesTheOldestHead(PostgresWarmStore):
     """Keeps whatever head comes last."""
 
-    _migrations = edited(("WHERE excluded.step > s.step -- the row is held even where it is not", ""))
+    _migrations = edited(("ELSE excluded.step > s.step END", "ELSE true END"))
 
 
 class PassesConflictsOver(PostgresWarmStore):
     """Takes another entry at a step for the same one."""
 
-    _migrations = edited(
-        (
-            "DO UPDATE SET step = {schema}.refuse(kept.session)\n    WHERE kept.digest <> excluded.digest",
-            "DO NOTHING",
-        )
-    )
+    _migrations = edited(("IF fresh < json_array_length(entries) THEN", "IF false THEN"))
 
 
 class RefusesRepetitions(PostgresWarmStore):
     """Takes the same entry at a step for another one."""
 
-    _migrations = edited(("WHERE kept.digest <> excluded.digest", ""))
+    _migrations = edited(("WHERE kept.digest IS DISTINCT FROM", "WHERE '' IS DISTINCT FROM"))
 
 
 class TakesLateMembers(PostgresWarmStore):
@@ -106,6 +102,150 @@ class HashesTwice(PostgresWarmStore):
     """Purges what has been purged."""
 
     _migrations = edited(("IF NOT before THEN", "IF before IS NOT NULL THEN"))
+
+
+class TakesPartedHeads(PostgresWarmStore):
+    """Takes another history of as many steps for the same one."""
+
+    _migrations = edited(("excluded.step = s.step AND excluded.digest <> s.digest", "false"))
+
+
+class TakesAChangeTwice(PostgresWarmStore):
+    """Keeps two entries under one change id."""
+
+    _migrations = edited(("CREATE UNIQUE INDEX log_change", "CREATE INDEX log_change"))
+
+
+class TakesOldSnapshots(PostgresWarmStore):
+    """Keeps whatever snapshot comes last."""
+
+    _migrations = edited(("        WHERE excluded.step >= kept.step;", "        ;"))
+
+
+class SnapshotsThePurged(PostgresWarmStore):
+    """Keeps items of a session that was purged."""
+
+    _migrations = edited(("WHERE id = keeping AND NOT purged AND", "WHERE id = keeping AND"))
+
+
+class SnapshotsWithoutWaiting(PostgresWarmStore):
+    """Looks whether a session is purged, and keeps its items a little later, whatever has come in between."""
+
+    _migrations = edited(
+        (
+            "WHERE id = keeping AND NOT purged AND archive IS NULL FOR UPDATE;",
+            "WHERE id = keeping AND NOT purged AND archive IS NULL; PERFORM pg_sleep(CASE WHEN FOUND THEN 0.01 END);",
+        ),
+    )
+
+
+class SnapshotsStubs(PostgresWarmStore):
+    """Keeps items of a stub."""
+
+    _migrations = edited(
+        ("WHERE id = keeping AND NOT purged AND archive IS NULL FOR", "WHERE id = keeping AND NOT purged FOR")
+    )
+
+
+class LeavesItemsInAPurge(PostgresWarmStore):
+    _migrations = edited(("    DELETE FROM {schema}.snapshot WHERE session = purging;\n", ""))
+
+
+class LeavesStubsInAPurge(PostgresWarmStore):
+    _migrations = edited(("due = NULL, archive = NULL, purged", "due = NULL, purged"))
+
+
+class ArchivesAnyStep(PostgresWarmStore):
+    """Makes a stub of a session that has moved on."""
+
+    _migrations = edited(("WHERE id = archiving AND step = at AND NOT purged", "WHERE id = archiving AND NOT purged"))
+
+
+class ArchivesStubs(PostgresWarmStore):
+    """Makes a stub of a stub, whose object is then known to nobody."""
+
+    _migrations = edited(("step = at AND NOT purged AND archive IS NULL;", "step = at AND NOT purged;"))
+
+
+class ArchivesThePurged(PostgresWarmStore):
+    _migrations = edited(("step = at AND NOT purged AND archive IS NULL;", "step = at AND archive IS NULL;"))
+
+
+class LeavesTheLog(PostgresWarmStore):
+    _migrations = edited(("    DELETE FROM {schema}.log WHERE session = archiving;\n", ""))
+
+
+class LeavesTheItems(PostgresWarmStore):
+    _migrations = edited(("    DELETE FROM {schema}.snapshot WHERE session = archiving;\n", ""))
+
+
+class RestoresAnything(PostgresWarmStore):
+    """Takes back what nobody has taken away."""
+
+    _migrations = edited(("id = restoring AND archive = place FOR", "id = restoring FOR"))
+
+
+class RestoresAnyArchive(PostgresWarmStore):
+    """Asks not which object a stub is of."""
+
+    _migrations = edited(("id = restoring AND archive = place FOR", "id = restoring AND archive IS NOT NULL FOR"))
+
+
+class RestoresOverWhatCame(PostgresWarmStore):
+    """Forgets what came to a stub."""
+
+    _migrations = edited(
+        (
+            "        PERFORM {schema}.keep(entries, bytes);\n",
+            "        DELETE FROM {schema}.log WHERE session = restoring; PERFORM {schema}.keep(entries, bytes);\n",
+        )
+    )
+
+
+class RestoresNoItems(PostgresWarmStore):
+    _migrations = edited(("        PERFORM {schema}.keep_items(restoring, snapped, packed);\n", ""))
+
+
+class RestoresInTwoSteps(PostgresWarmStore):
+    """Takes back the log, and the items a little later."""
+
+    async def restore(self, session: str, entries: Sequence[SealedEntry], snapshot: Snapshot, *, key: str) -> None:
+        half = len(entries) // 2
+        head = await self.head(session)
+        assert head is not None
+        if head.archive is not None:
+            await self.append(replace(head, step=0), entries[:half])
+            await asyncio.sleep(0.005)
+        await super().restore(session, entries, snapshot, key=key)
+
+
+class DefersAnyStep(PostgresWarmStore):
+    async def defer(self, session: str, *, step: int, due: datetime | None) -> None:
+        head = await self.head(session)
+        await super().defer(session, step=step if head is None else head.step, due=due)
+
+
+class NumbersFromASequence(PostgresWarmStore):
+    """Takes the number of a revocation as it comes, and takes its time until it is there to be read."""
+
+    _migrations = edited(
+        (
+            "CREATE TABLE {schema}.revocation_last",
+            "CREATE SEQUENCE {schema}.nos; CREATE TABLE {schema}.revocation_last",
+        ),
+        (
+            "    UPDATE {schema}.revocation_last SET no = no + 1 RETURNING no INTO number;\n",
+            "    number := nextval('{schema}.nos'); PERFORM pg_sleep(random() / 50);\n",
+        ),
+    )
+
+
+class RevokesWeaker(PostgresWarmStore):
+    _migrations = edited(("greatest(r.until, excluded.until)", "excluded.until"))
+
+
+class NeverForgetsRevocations(PostgresWarmStore):
+    _migrations = edited(("    DELETE FROM {schema}.revocation WHERE until <= instant;\n", ""))
 
 
 class RewrapsWhateverIsThere(PostgresWarmStore):
@@ -195,6 +335,30 @@ class LeavesWhoIsCancelled(PostgresWarmStore):
         (PurgesWithoutWaiting, "test_of_appends_that_race_with_a_purge_no_payload_is_left"),
         (HashesTwice, "test_a_purge_removes_the_content_and_leaves_head_and_headers"),
         (LooksThenRecords, "test_of_racing_lines_exactly_one_is_appended_at_each_number"),
+        (TakesPartedHeads, "test_another_head_at_the_same_step_is_refused"),
+        (TakesAChangeTwice, "test_a_change_id_stands_at_one_step_only"),
+        (TakesOldSnapshots, "test_an_older_snapshot_changes_nothing"),
+        (TakesOldSnapshots, "test_of_racing_snapshots_the_newest_is_kept_whole"),
+        (SnapshotsThePurged, "test_nothing_is_kept_of_a_session_that_is_not_there_or_is_purged"),
+        (SnapshotsWithoutWaiting, "test_of_snapshots_that_race_with_a_purge_none_is_left"),
+        (SnapshotsStubs, "test_a_snapshot_that_comes_to_a_stub_is_not_kept"),
+        (LeavesItemsInAPurge, "test_nothing_is_kept_of_a_session_that_is_not_there_or_is_purged"),
+        (LeavesStubsInAPurge, "test_of_a_stub_that_was_purged_nothing_is_taken_back"),
+        (ArchivesAnyStep, "test_what_stands_elsewhere_or_is_a_stub_is_not_archived_and_nothing_is_changed"),
+        (ArchivesStubs, "test_what_stands_elsewhere_or_is_a_stub_is_not_archived_and_nothing_is_changed"),
+        (ArchivesStubs, "test_of_racing_archivers_exactly_one_makes_the_stub"),
+        (ArchivesThePurged, "test_what_stands_elsewhere_or_is_a_stub_is_not_archived_and_nothing_is_changed"),
+        (LeavesTheLog, "test_of_a_stub_there_is_the_head_and_where_the_rest_is"),
+        (LeavesTheItems, "test_of_a_stub_there_is_the_head_and_where_the_rest_is"),
+        (RestoresAnything, "test_what_is_no_stub_takes_nothing_back"),
+        (RestoresAnyArchive, "test_a_stub_of_another_object_takes_nothing_back"),
+        (RestoresOverWhatCame, "test_what_came_to_a_stub_stays_when_it_is_restored"),
+        (RestoresNoItems, "test_a_stub_that_is_restored_is_what_it_was"),
+        (RestoresInTwoSteps, "test_making_a_stub_and_taking_it_back_are_one_step_each"),
+        (DefersAnyStep, "test_a_session_is_deferred_if_it_still_stands_at_the_step"),
+        (NumbersFromASequence, "test_of_racing_revocations_none_is_lost_and_every_reader_sees_each"),
+        (RevokesWeaker, "test_of_two_for_the_same_the_later_times_stand"),
+        (NeverForgetsRevocations, "test_a_revocation_that_has_lapsed_is_not_read_and_is_forgotten"),
         (SendsLate, "test_closing_finishes_the_writes_already_sent"),
         (LeavesWhoIsCancelled, "test_an_append_whose_caller_is_cancelled_is_awaited_to_its_outcome"),
     ],

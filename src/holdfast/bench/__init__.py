@@ -16,7 +16,7 @@ async def run(
     """Measure every workload.
 
     Args:
-        quick: fewer and shorter rounds, within a minute in all; some 6 minutes otherwise.
+        quick: fewer and shorter rounds, two minutes in all; some ten otherwise.
         folder: where the temporary homes go, which is the disk that is measured; the current directory by default.
         reached: told how far it has come, in rounds.
         plan: how often and how long, in place of ``quick``.

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
-from holdfast.bench import http, workloads
+from holdfast.bench import http, servers, workloads
 from holdfast.bench.report import Row, missing
 from holdfast.bench.rounds import FULL, QUICK, Plan, Reached
 
@@ -17,9 +17,9 @@ Workload = Callable[[Path, Plan], Awaitable[list[Row]]]
 async def measure(
     *, quick: bool = False, folder: Path | None = None, reached: Reached | None = None, plan: Plan | None = None
 ) -> list[Row]:
-    """Every workload, below ``folder``. Those over HTTP are left out where what a server needs is not installed."""
+    """Every workload, below ``folder``, but for those whose servers are not on this machine."""
     plan = plan or (QUICK if quick else FULL)
-    chosen: tuple[Workload, ...] = workloads.WORKLOADS if missing() else (*workloads.WORKLOADS, http.over_http)
+    chosen = possible()
     rows = []
     for done, workload in enumerate(chosen):
         if reached is not None:
@@ -30,3 +30,21 @@ async def measure(
         finally:
             shutil.rmtree(home, ignore_errors=True)
     return rows
+
+
+def possible() -> list[Workload]:
+    """The workloads that this machine has what it takes for."""
+    found: list[Workload] = [*workloads.WORKLOADS]
+    if not servers.lacking("redis"):
+        from holdfast.bench import redis
+
+        found += redis.WORKLOADS
+        if not servers.lacking("postgresql"):
+            from holdfast.bench import tiers
+
+            found.append(tiers.tiers_rehydrate)
+            if not servers.lacking("s3"):
+                found.append(tiers.tiers_restore)
+    if not missing():
+        found.append(http.over_http)
+    return found

@@ -15,6 +15,8 @@ from typing import Any
 import apsw
 import msgspec
 
+from holdfast.bench import servers
+
 
 class Row(msgspec.Struct, frozen=True):
     """One line of the results.
@@ -36,16 +38,18 @@ class Row(msgspec.Struct, frozen=True):
 
 
 class Reach(msgspec.Struct, frozen=True):
-    """What a ratio is to reach: at most, or at least."""
+    """What a ratio is to reach: at most, or at least. Where there is a ``unit``, ours is held against it instead."""
 
     bound: float
     least: bool = False
+    unit: str = "x"
 
-    def met(self, ratio: float) -> bool:
-        return ratio >= self.bound if self.least else ratio <= self.bound
+    def met(self, one: Row) -> bool:
+        figure = one.ratio if self.unit == "x" else one.ours
+        return figure >= self.bound if self.least else figure <= self.bound
 
     def __str__(self) -> str:
-        return f"{'>=' if self.least else '<='} {self.bound:g}x"
+        return f"{'>=' if self.least else '<='} {self.bound:g}{'' if self.unit == 'x' else ' '}{self.unit}"
 
 
 REACH = {
@@ -54,6 +58,12 @@ REACH = {
     "embedded.load20": Reach(2.0),
     "embedded.growth": Reach(1.2),
     "embedded.bytes_per_edit": Reach(2.0),
+    "redis.commit.one": Reach(1.4),
+    "redis.commit.tasks32": Reach(1.0, least=True),
+    "redis.load20": Reach(2.0),
+    "redis.growth": Reach(1.2),
+    **dict.fromkeys((f"tiers.rehydrate{added}" for added in ("", ".1ms", ".10ms", ".50ms")), Reach(200.0, unit="ms")),
+    **dict.fromkeys((f"tiers.restore{added}" for added in ("", ".1ms", ".10ms", ".50ms")), Reach(2_000.0, unit="ms")),
     "http.read": Reach(0.5, least=True),
     "http.edit": Reach(0.25, least=True),
 }
@@ -105,6 +115,7 @@ def machine(folder: Path, quick: bool) -> dict[str, Any]:
         "fdatasync": round(_sync_cost(folder), 1),
         "gc": "on; collected before each round",
         "http": _http(),
+        **servers.described(),
         "quick": quick,
     }
 
@@ -116,7 +127,7 @@ def described(facts: dict[str, Any]) -> list[tuple[str, str]]:
         ("machine", f"{facts['system']}, {facts['processors']} processors"),
         ("fdatasync", f"{facts['fdatasync']:,.0f} µs for 4 KiB overwritten"),
         ("garbage", f"collection {facts['gc']}"),
-        ("http", facts["http"]),
+        *((name, facts[name]) for name in ("http", *servers.NAMES)),
         ("spread", "interquartile range of the ratios of the rounds, over their median"),
     ]
 
@@ -160,7 +171,7 @@ def _cells(one: Row) -> tuple[str, ...]:
         one.unit,
         f"{one.ratio:.2f}x",
         "" if reach is None else str(reach),
-        "" if reach is None else ("yes" if reach.met(one.ratio) else "no"),
+        "" if reach is None else ("yes" if reach.met(one) else "no"),
         f"{one.spread:.0%}",
         str(one.rounds),
     )

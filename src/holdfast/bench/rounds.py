@@ -10,7 +10,7 @@ import asyncio
 import gc
 import statistics
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -40,6 +40,7 @@ class Plan(msgspec.Struct, frozen=True):
         edits: how many edits the bytes are averaged over; seconds at most for them: ``patience``.
         sessions: how many are read for the first time in a round.
         clients: how many have a session open over HTTP, each with a connection of its own.
+        restored: how many are brought back from the lower tiers in a round.
         pace: seconds from one request of a client to its next, where requests are spread out.
     """
 
@@ -51,23 +52,29 @@ class Plan(msgspec.Struct, frozen=True):
     sessions: int
     clients: int = 1_000
     pace: float = 2.0
+    restored: int = 3
 
 
-QUICK = Plan(rounds=5, seconds=0.4, warm=1.5, edits=600, patience=3.0, sessions=60)
+QUICK = Plan(rounds=5, seconds=0.4, warm=1.5, edits=600, patience=3.0, sessions=60, restored=2)
 FULL = Plan(rounds=15, seconds=1.0, warm=5.0, edits=2_000, patience=20.0, sessions=200)
 
 
 async def compare(name: str, unit: str, ours: Side, floor: Side, rounds: int, seconds: float) -> Row:
     """Both sides by turns, each first in every other round."""
-
-    def alone(side: Side) -> Sides:
-        async def one(seconds: float) -> Sequence[float]:
-            return (await side(seconds),)
-
-        return one
-
-    (made,) = await compare_each((name,), unit, alone(ours), alone(floor), rounds, seconds)
+    (made,) = await beside({name: ours}, unit, floor, rounds, seconds)
     return made
+
+
+async def beside(sides: Mapping[str, Side], unit: str, floor: Side, rounds: int, seconds: float) -> list[Row]:
+    """Several sides and their one floor by turns, each first in as many rounds; a row for each side, by its name."""
+    order = [*sides.values(), floor]
+    figures: list[list[float]] = [[] for _ in order]
+    for number in range(rounds):
+        for at in range(len(order)):
+            which = (at + number) % len(order)
+            gc.collect()
+            figures[which].append(await order[which](seconds))
+    return [row(name, unit, mine, figures[-1]) for name, mine in zip(sides, figures, strict=False)]
 
 
 async def compare_each(
@@ -105,6 +112,20 @@ async def rate(work: Sequence[Callable[[], Awaitable[object]]], seconds: float) 
 
     counts = await asyncio.gather(*(again(one) for one in work))
     return sum(counts) / (time.perf_counter() - start)
+
+
+def times(work: Callable[[], Awaitable[object]]) -> Side:
+    """The median time of one caller who does this again and again, in microseconds."""
+
+    async def side(seconds: float) -> float:
+        took = []
+        async for _ in spanning(seconds):
+            start = time.perf_counter_ns()
+            await work()
+            took.append(time.perf_counter_ns() - start)
+        return middle(took)
+
+    return side
 
 
 async def until_wrapped(file: Path, side: Side, patience: float) -> None:

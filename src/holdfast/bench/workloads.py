@@ -134,7 +134,7 @@ async def load20(home: Path, plan: Plan) -> list[Row]:
                 start = time.perf_counter_ns()
                 items = (await engine.read(writer.session, WHO)).items
                 took.append(time.perf_counter_ns() - start)
-            _check(len(items))
+            check(len(items))
             return middle(took)
 
         async def floor(seconds: float) -> float:
@@ -143,7 +143,7 @@ async def load20(home: Path, plan: Plan) -> list[Row]:
                 start = time.perf_counter_ns()
                 items = bare.load(session.number)
                 took.append(time.perf_counter_ns() - start)
-            _check(len(items))
+            check(len(items))
             return middle(took)
 
         for side in (ours, floor):
@@ -163,7 +163,7 @@ async def load20_first(home: Path, plan: Plan) -> list[Row]:
                 start = time.perf_counter_ns()
                 items = (await engine.read(writer.session, WHO)).items
                 took.append(time.perf_counter_ns() - start)
-                _check(len(items))
+                check(len(items))
         return middle(took)
 
     async def floor(seconds: float) -> float:
@@ -173,7 +173,7 @@ async def load20_first(home: Path, plan: Plan) -> list[Row]:
             start = time.perf_counter_ns()
             items = fresh.load(session.number)
             took.append(time.perf_counter_ns() - start)
-            _check(len(items))
+            check(len(items))
         fresh.close()
         return middle(took)
 
@@ -268,7 +268,8 @@ async def _warm(home: Path, ours: Side, floor: Side, plan: Plan) -> None:
     await until_wrapped(home / "bare.sqlite", floor, plan.warm)
 
 
-def _check(items: int) -> None:
+def check(items: int) -> None:
+    """Raise unless so many items were read as a small session has."""
     if items != FEW:
         raise LookupError(f"{items} items were read, and not {FEW}")
 

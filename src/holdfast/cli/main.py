@@ -24,27 +24,16 @@ from holdfast.cli import (
     sessions,
     settings,
     sweep,
+    tiers,
     verify,
 )
 from holdfast.cli.call import As, Call, Home, Json, Tenant, TokenFile, Url
 from holdfast.cli.coercion import Group
+from holdfast.cli.exits import INTERRUPTED, exit_code
 from holdfast.cli.output import as_json, clean, styled
 
-GROUPS = (demo, serve, ingest, sessions, search, audit, verify, keys, sweep, bench, settings)
+GROUPS = (demo, serve, ingest, sessions, search, audit, verify, tiers, keys, sweep, bench, settings)
 """One module a command or group of commands, in the order of the help."""
-
-UNEXPECTED, USAGE, INTERRUPTED = 1, 2, 130
-
-EXIT_CODES: dict[type[errors.HoldfastError], int] = {
-    errors.NotFoundError: 3,
-    errors.ConflictError: 4,
-    errors.RefusedError: 5,
-    errors.InvalidError: 6,
-    errors.UnavailableError: 7,
-    errors.IntegrityError: 8,
-    errors.ConfigurationError: 9,
-}
-"""One code a group of errors: what a script should do next is the same within each."""
 
 NEXT: dict[str, str] = {
     "session-not-found": "`holdfast sessions list` shows those you may see",
@@ -58,6 +47,8 @@ NEXT: dict[str, str] = {
     "nothing-to-undo": "`holdfast sessions history SESSION` shows what was done",
     "unknown-operation": "`holdfast sessions run SESSION` lists them with their arguments",
     "unauthenticated": "HOLDFAST_TOKEN or --token-file says who asks",
+    "store-down": "`holdfast tiers status` shows which tiers answer",
+    "flush-queue-full": "`holdfast tiers status` shows how far the warm tier is behind",
     "tampered": "the other sessions are not touched by this",
 }
 """What to do next on the command line, where the error's own sentence does not say it already."""
@@ -100,16 +91,6 @@ class Root(Group):
         if standalone_mode:
             sys.exit(code)
         return code
-
-
-def exit_code(error: BaseException) -> int:
-    """The exit code of an error."""
-    for group, code in EXIT_CODES.items():
-        if isinstance(error, group):
-            return code
-    if isinstance(error, TyperException):
-        return error.exit_code
-    return INTERRUPTED if isinstance(error, KeyboardInterrupt | typer.Abort) else UNEXPECTED
 
 
 def report(error: BaseException, *, json: bool) -> int:

@@ -27,7 +27,7 @@ from holdfast.cli.output import (
 )
 from holdfast.errors import ItemNotFoundError
 from holdfast.model.entry import Entry
-from holdfast.model.session import Header, Status
+from holdfast.model.session import Header, Status, Tier
 
 app = typer.Typer(cls=Group, no_args_is_help=True)
 
@@ -329,6 +329,8 @@ def show_header(header: Header, now: datetime) -> None:
             ("created", f"{moment(header.created)} ({ago(header.created, now)})"),
             ("changed", f"{moment(header.updated)} ({ago(header.updated, now)})"),
             ("expires", expires),
+            ("tier", "" if header.tier is Tier.ACTIVE else header.tier.value),
+            ("stale", "the hot tier does not answer: there may be a newer state" if header.stale else ""),
             ("locked", f"by {lock.owner} until {moment(lock.until)}" if lock else ""),
             ("failure", f"{header.failure}; nothing changed for readers" if header.failure else ""),
             ("publishes to", "" if header.target == f"{header.tenant}/{header.id}" else header.target),

@@ -11,12 +11,13 @@ from holdfast.cli.output import emit, note, say
 async def sweep(call: Call) -> None:
     """Do what time has made due.
 
-    Warns, expires, gives up lapsed locks, purges what is past its grace, and finishes what a crash left undone.
+    Warns, expires, gives up lapsed locks, purges what is past its grace, finishes what a crash left undone, and sets
+    to rest what nobody has written to for long.
     """
     swept = await call.engine.sweep(call.admin)
     if call.json:
         return emit(swept)
-    verbs = ("warned", "expired", "unlocked", "purged", "recovered")
+    verbs = ("warned", "expired", "unlocked", "purged", "recovered", "rested")
     done = [f"{getattr(swept, verb):,} {verb}" for verb in verbs if getattr(swept, verb)]
     say(f"Sessions: {', '.join(done)}." if done else "Nothing was due.")
     for session, code in swept.failed.items():

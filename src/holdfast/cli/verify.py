@@ -19,23 +19,33 @@ async def verify(
         str | None,
         typer.Argument(metavar="SESSION", help="Only this one; all of them if not given.", show_default=False),
     ] = None,
+    repair: Annotated[
+        bool,
+        typer.Option(
+            "--repair",
+            help="Where the hot and the warm tier differ, keep the newer side. Where each has what the other has not,"
+            " keep both: the hot tier's becomes a session of its own.",
+        ),
+    ] = False,
 ) -> None:
     """Check that what is stored still adds up.
 
     Compares the tiers, and checks chains, digests, keys and blobs of every session of the tenant, and the audit
-    chains. Exit 8 on any difference.
+    chains. Exit 8 on any difference that is left.
     """
     found = None if session is None else await call.session(session)
-    sessions, bad = 0, []
+    sessions, bad, repaired = 0, [], []
     entries = items = blobs = 0
     with progress("verifying", None, quiet=call.json) as reached:
-        async for verified in call.engine.verify(call.admin, found):
+        async for verified in call.engine.verify(call.admin, found, repair=repair):
             sessions += bool(verified.session)
             entries += verified.entries
             items += verified.items
             blobs += verified.blobs
             if not verified.ok:
                 bad.append(verified)
+            if verified.repaired:
+                repaired.append(verified)
             reached(sessions)
     if call.json:
         emit(
@@ -46,9 +56,15 @@ async def verify(
                 "items": items,
                 "blobs": blobs,
                 "differences": bad,
+                "repaired": {verified.session: verified.repaired for verified in repaired},
             }
         )
     else:
+        for verified in repaired:
+            say(styled(f"{verified.session} is repaired", "yellow", "bold"))
+            say(*(f"  {clean(done)}" for done in verified.repaired))
+        if repair and not repaired:
+            say("Nothing was to be repaired.")
         for verified in bad:
             say(styled(verified.session or f"audit chain {verified.chain}", "red", "bold"))
             say(*(f"  {problem.code}: {clean(problem.what)}" for problem in verified.problems))

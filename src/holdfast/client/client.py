@@ -22,6 +22,7 @@ from holdfast.engine.labels import Label
 from holdfast.engine.publishing import Preview, Progress
 from holdfast.engine.retention import Swept
 from holdfast.engine.rotation import KeyIds, Rotated
+from holdfast.engine.tiering import Tiers
 from holdfast.engine.verification import Verified
 from holdfast.errors import (
     InvalidChangeError,
@@ -70,7 +71,8 @@ class Client:
         token: who asks; ``HOLDFAST_TOKEN`` by default. Or a function that gives it, asked before each request, for
             tokens that expire.
         timeout: seconds that one try of a request may take, or that may pass without a byte of a stream. What may take
-            a service longer (ingest, preview, publish, rollback, sweep, verify, rotate_keys) has 300 at least.
+            a service longer (ingest, preview, publish, rollback, archive, rehydrate, sweep, verify, flush, rotate_keys)
+            has 300 at least.
         retries: how often a request is tried again.
         insecure: let the token travel over plain http to another machine.
     Raises:
@@ -455,6 +457,24 @@ class Client:
         """
         return await self._write("POST", _path(session_id, "suspend"), Header, None, change_id, expected)
 
+    async def archive(self, session_id: str) -> Header:
+        """Move a session to the cold tier, written whole and read back before the warm tier lets go of it. Whoever
+        opens it next brings it back.
+
+        Sent again if need be: what is archived stays so.
+
+        Raises:
+            LeaseHeldError: somebody's lease on it is live.
+            PublicationPendingError: a publication of it is under way.
+        """
+        return await self._do("POST", _path(session_id, "archive"), Header, long=True)
+
+    async def rehydrate(self, session_id: str) -> Header:
+        """Bring a session back to the hot tier, from wherever it rests, before somebody has to wait for it. Sent again
+        if need be.
+        """
+        return await self._do("POST", _path(session_id, "rehydrate"), Header, long=True)
+
     async def sweep(self) -> Swept:
         """Do what is due: warn, expire, take down lapsed locks, finish or undo publications, purge.
 
@@ -508,9 +528,18 @@ class Client:
                 break
         return lines
 
-    async def verify(self, session_id: str | None = None) -> AsyncIterator[Verified]:
-        """Read everything of the tenant back and compare, one finding a session and one an audit chain."""
-        ask = Ask(method="POST", path="/v1/verify", query={"session": session_id}, long=True)
+    async def verify(self, session_id: str | None = None, *, repair: bool = False) -> AsyncIterator[Verified]:
+        """Read everything of the tenant back and compare, one finding a session and one an audit chain.
+
+        Args:
+            session_id: only this session.
+            repair: where the hot and the warm tier differ, keep the newer; where each has what the other has not, keep
+                both, the hot tier's as a session of its own. Only an admin may.
+        Raises:
+            SessionNotFoundError: the tenant has no such session.
+        """
+        query = {"session": session_id, "repair": repair or None}
+        ask = Ask(method="POST", path="/v1/verify", query=query, long=True)
         rest = b""
         async with self._transport.stream(ask) as pieces:
             async for piece in pieces:
@@ -519,6 +548,20 @@ class Client:
                     yield forms.decode(line, Verified)
                 if len(rest) > _MOST_LINE:
                     raise ServiceError(f"The service sent a line of more than {_MOST_LINE:,} bytes.")
+
+    async def tiers(self) -> Tiers:
+        """How far each tier is: what it holds, and what is on its way between them."""
+        return await self._get("/v1/tiers", Tiers)
+
+    async def flush(self, *, retry: bool = False) -> int:
+        """Copy to the warm tier, now, what it does not have yet; how many writes were waiting.
+
+        Sent again if need be: what is there already is not copied twice; the answer tells of the last time alone.
+
+        Args:
+            retry: try the dead letters again too.
+        """
+        return (await self._do("POST", "/v1/tiers/flush", _Flushed, {"retry": retry}, long=True)).flushed
 
     async def keys(self) -> KeyIds:
         """Which key-encryption keys there are."""
@@ -649,6 +692,10 @@ class Client:
 
 class _Participants(msgspec.Struct):
     lease: Lease | None
+
+
+class _Flushed(msgspec.Struct):
+    flushed: int
 
 
 class _Health(msgspec.Struct):

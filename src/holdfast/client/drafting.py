@@ -62,8 +62,12 @@ class Kept:
         self._bytes = 0
 
     def keep(self, session: Session) -> Session:
-        """Keep a session that stands at the version its items are of; gives it back."""
+        """Keep a session that stands at the version its items are of; gives it back. One that is stale is not kept:
+        there may be a newer state, and the service is to be asked again.
+        """
         header = session.header
+        if header.stale:
+            return session
         size = header.size + _ITEM_BYTES * header.count
         self._drop(header.id)
         if size <= _KEPT_BYTES:

@@ -96,6 +96,10 @@ class Outcome(Enum):
     REFUSED = auto()  # it was answered, and that is that
 
 
+_NO_WAITING = frozenset({"store-full", "tier-behind"})
+"""What waiting does not mend: somebody has to see to it first."""
+
+
 class FailedError(Exception):
     """A try that failed. Stays within the client: ``error`` is what the caller is told.
 
@@ -329,7 +333,7 @@ def _refused(response: httpx2.Response, body: bytes) -> FailedError:
         outcome = Outcome.NOTHING
     elif isinstance(error, ServiceError) and response.status_code not in (500, *_GATEWAY):
         outcome = Outcome.REFUSED  # a redirect, or a refusal that a newer service knows
-    elif isinstance(error, UnavailableError) and error.code != "store-full":
+    elif isinstance(error, UnavailableError) and error.code not in _NO_WAITING:
         outcome = Outcome.OPEN
     else:
         outcome = Outcome.REFUSED

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
-from redis.asyncio.connection import Connection, SSLConnection
+from redis.asyncio.connection import Connection, RedisSSLContext, SSLConnection
 from redis.backoff import NoBackoff
 from redis.crc import key_slot
 from redis.exceptions import (
@@ -28,8 +28,9 @@ from redis.exceptions import (
 )
 from redis.retry import Retry
 
-from holdfast.drivers.redis_checks import ask, check, refusal
-from holdfast.drivers.redis_server import Argument, Command, Sent, Server, packed
+from holdfast.drivers.redis_checks import ask, check, fields, readable, refusal
+from holdfast.drivers.redis_lane import Argument, Command, Sent, packed
+from holdfast.drivers.redis_server import Server
 from holdfast.drivers.redis_url import Address, RedisUrl
 from holdfast.errors import (
     ConfigurationError,
@@ -57,16 +58,25 @@ class Script(msgspec.Struct, frozen=True):
 
 
 class Redis:
-    """The servers behind a URL. ``name`` stands in error messages. It belongs to one event loop."""
+    """The servers behind a URL. ``name`` stands in error messages. It belongs to one event loop.
+
+    Attributes:
+        generation: grows whenever a server may have come back as it was before: with a new connection to one that has
+            been started or made a master since the last (with each where ``checks`` are off, and nothing tells), and
+            when keys have got another server.
+    """
 
     def __init__(self, url: RedisUrl, name: str) -> None:
         self.url, self.name = url, name
+        self.generation = 0
+        self._lives: dict[Address | None, str] = {}  # of each server, as of the last connection
         self._servers: dict[Address | None, Server] = {}
         self._slots: list[Server] = []  # by hash slot, of a cluster
         self._slot_of: dict[bytes, int] = {}  # by hash tag, of which there are few
         self._surveying: asyncio.Task[None] | None = None
         self._stale = False
         self._one: Server | None = None
+        self._tls: RedisSSLContext | None = None
 
     @classmethod
     async def connect(cls, url: RedisUrl, *, name: str) -> Redis:
@@ -77,6 +87,8 @@ class Redis:
             StoreUnavailableError: there is nobody.
         """
         redis = cls(url, name)
+        if url.ca is not None:
+            readable(url.ca)
         try:
             if url.clustered:
                 await redis._survey()
@@ -86,6 +98,7 @@ class Redis:
             else:
                 await redis._try(None)
                 redis._one = redis._server(None)
+            redis.generation = 0
         except BaseException:
             await redis.close()
             raise
@@ -106,6 +119,19 @@ class Redis:
         sent = [(self._send(tag, _call(script, keys, given)), script) for script, tag, keys, given in calls]
         return [await self._outcome(one, script) for one, script in sent]
 
+    async def run_each(
+        self, calls: Sequence[tuple[Script, bytes, Sequence[bytes], Sequence[Argument]]]
+    ) -> list[Any | HoldfastError]:
+        """As ``run_all``, with the errors among the answers: one server that is gone does not hide what others say."""
+        sent = [(self._send(tag, _call(script, keys, given)), script) for script, tag, keys, given in calls]
+        answers: list[Any | HoldfastError] = []
+        for one, script in sent:
+            try:
+                answers.append(await self._outcome(one, script))
+            except HoldfastError as error:
+                answers.append(error)
+        return answers
+
     async def ask(self, tag: bytes, *command: Argument) -> Any:
         """One command, whose key carries a hash tag; raises as ``run``."""
         return await self._outcome(self._send(tag, command))
@@ -121,6 +147,13 @@ class Redis:
             return await self.ask_all([(tag, (b"GET", key)) for tag, key in keys])
         values: list[bytes | None] = await self.ask(b"", b"MGET", *(key for _, key in keys))
         return values
+
+    async def memory(self) -> int:
+        """Bytes of memory that the servers use."""
+        servers = dict.fromkeys(self._slots) if self._one is None else [self._one]
+        sent = [server.send(Sent(packed((b"INFO", b"memory")))) for server in servers]
+        told = [await self._outcome((one, b"", (b"INFO", b"memory"))) for one in sent]
+        return sum(int(fields(info).get("used_memory", 0)) for info in told)
 
     async def close(self) -> None:
         """Finish what was sent, then let go of every connection; closing again does nothing."""
@@ -174,6 +207,7 @@ class Redis:
                     raise StoreUnavailableError(self.name, "that server is part of a cluster now") from None
                 server, asking = self._server(Address(error.host, int(error.port))), False
                 self._slots[error.slot_id], self._stale = server, True
+                self.generation += 1
             except TryAgainError:  # some of the keys of its slot are on their way to another server
                 if patience <= 0:
                     raise StoreUnavailableError(self.name, "its slot is on its way to another server") from None
@@ -212,7 +246,9 @@ class Redis:
             if None in slots:
                 failure = StoreUnavailableError(self.name, "nobody keeps some of the slots of the cluster")
                 continue
-            self._slots, self._stale = [server for server in slots if server is not None], False
+            found = [server for server in slots if server is not None]
+            self.generation += found != self._slots
+            self._slots, self._stale = found, False
             return
         raise failure
 
@@ -231,11 +267,13 @@ class Redis:
         """A connection to a server, or to whichever the URL means; one that keeps the promise."""
         connection = await self._opened(address or await self._master())
         try:
-            if self.url.checks:
-                await check(connection, self.url, self.name)
+            life = await check(connection, self.url, self.name) if self.url.checks else ""
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
+        if not life or self._lives.get(address) != life:
+            self._lives[address] = life
+            self.generation += 1
         return connection
 
     async def _master(self) -> Address:
@@ -270,12 +308,18 @@ class Redis:
         }
         if url.tls:
             given |= {"ssl_ca_certs": url.ca, "ssl_cert_reqs": "required", "ssl_check_hostname": True}
-        connection = SSLConnection(**given) if url.tls else Connection(**given)
+        connection = self._secure(given) if url.tls else Connection(**given)
         try:
             await connection.connect()  # type: ignore[no-untyped-call]
         except BaseException:
             await connection.disconnect(nowait=True)
             raise
+        return connection
+
+    def _secure(self, given: dict[str, Any]) -> Connection:
+        """All connections share what they trust: to read it takes milliseconds, in which nothing else happens."""
+        connection = SSLConnection(**given)
+        connection.ssl_context = self._tls = self._tls or connection.ssl_context
         return connection
 
 

@@ -6,6 +6,7 @@ the promise would become weaker without a word.
 
 from __future__ import annotations
 
+import ssl
 from typing import Any
 
 from redis.asyncio.connection import Connection
@@ -19,15 +20,18 @@ _OLDEST = 7
 _WITHOUT = "or set checks=off in the URL of the hot tier if whoever keeps the server answers for it"
 
 
-async def check(connection: Connection, url: RedisUrl, name: str) -> None:
+async def check(connection: Connection, url: RedisUrl, name: str) -> str:
     """Refuse a server that may lose what it acknowledged: for the durability ``disk`` it must have an append-only file
     that is synced before each reply.
 
+    Returns:
+        The name of the life it leads: another one once it has been started or made a master again, and may have come
+        back as it was before.
     Raises:
         ConfigurationError: its settings contradict the promise; says what to set.
         StoreUnavailableError: it is a replica, or still loading.
     """
-    role, info, told = await ask_all(connection, ("ROLE",), ("INFO", "server"), ("CONFIG", "GET", *_ASKED))
+    role, info, told = await ask_all(connection, ("ROLE",), ("INFO",), ("CONFIG", "GET", *_ASKED))
     if isinstance(role, ResponseError) or isinstance(info, ResponseError):
         raise role if isinstance(role, ResponseError) else info
     if role[0] != b"master":
@@ -52,6 +56,7 @@ async def check(connection: Connection, url: RedisUrl, name: str) -> None:
         )
     settings = {str(one, "ascii"): str(other, "ascii") for one, other in zip(told[::2], told[1::2], strict=True)}
     judge(settings, durability=url.durability)
+    return f"{about.get('run_id')} {about.get('master_replid')}"
 
 
 def judge(settings: dict[str, str], *, durability: str) -> None:
@@ -96,16 +101,35 @@ async def ask_all(connection: Connection, *commands: tuple[str, ...]) -> list[An
     return replies
 
 
+def readable(ca: str) -> None:
+    """Refuse a file of authorities that cannot be read as such (``ConfigurationError``)."""
+    try:
+        ssl.create_default_context(cafile=ca)
+    except OSError as error:
+        raise ConfigurationError(
+            f"The file that ca in the URL of the hot tier names cannot be read as certificates"
+            f" ({type(error).__name__})."
+        ) from None
+
+
 def fields(info: bytes) -> dict[str, str]:
     """The lines of ``INFO`` by name."""
     lines = info.decode(errors="replace").splitlines()
     return {name: value for name, colon, value in (line.partition(":") for line in lines) if colon}
 
 
-def refusal(error: Exception) -> ConfigurationError | None:
-    """What a server's refusal to let us in says about the settings, None if it is nothing of the kind."""
+def refusal(error: BaseException) -> ConfigurationError | None:
+    """What a server's refusal to let us in, or ours of its certificate, says about the settings; None if it is nothing
+    of the kind.
+    """
     if isinstance(error, AuthenticationError | AuthorizationError | NoPermissionError):
         return ConfigurationError(
             "The Redis server of the hot tier does not let Holdfast in: mend the user name and the password in its URL."
+        )
+    cause = error.__context__  # redis-py puts its own error in the place of the system's
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return ConfigurationError(
+            f"The certificate of the Redis server of the hot tier is not accepted ({cause.verify_message}): name"
+            " the file of the authority that has signed it with ca in the URL, and the server as the certificate does."
         )
     return None

@@ -20,7 +20,7 @@ import errno
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Generic, TypeVar
@@ -92,9 +92,11 @@ class SqliteFile:
     ``name`` stands in error messages. It belongs to one event loop; ``read`` is for that loop's thread only.
     """
 
-    def __init__(self, path: Path, name: str, schema: str, vfs: str | None, synchronous: str) -> None:
+    def __init__(
+        self, path: Path, name: str, schema: str, upgrades: Sequence[str], vfs: str | None, synchronous: str
+    ) -> None:
         self.path, self.name, self._mapped = path, name, Mapped(name)
-        self._vfs, self._synchronous, self._schema = vfs, synchronous, schema
+        self._vfs, self._synchronous, self._schema, self._upgrades = vfs, synchronous, schema, upgrades
         self._turn: list[_Sent[Any]] = []  # what this turn of the event loop has brought so far
         self._batches: queue.SimpleQueue[list[_Sent[Any]] | None] = queue.SimpleQueue()
         self._using = threading.Lock()  # the connection that writes
@@ -109,16 +111,25 @@ class SqliteFile:
 
     @classmethod
     def open(
-        cls, path: str | Path, *, schema: str, name: str, vfs: str | None = None, synchronous: str = "FULL"
+        cls,
+        path: str | Path,
+        *,
+        schema: str,
+        name: str,
+        upgrades: Sequence[str] = (),
+        vfs: str | None = None,
+        synchronous: str = "FULL",
     ) -> SqliteFile:
         """Open a file, making it, its folder (mode 0700) and its tables where they are not there yet.
 
         Args:
             schema: statements that may be run any number of times (``CREATE ... IF NOT EXISTS``).
+            upgrades: what has been added to the schema's tables since it first made some. Of a file of an older schema
+                those are run, once and in order, that it has not had; ``user_version`` counts them.
             vfs: name of a registered apsw VFS, for fault tests.
             synchronous: FULL is what the promise needs; weaker ones are for measuring and for teeth.
         Raises:
-            ConfigurationError: it may not be written there.
+            ConfigurationError: it may not be written there, or a newer Holdfast has made its tables.
             StoreUnavailableError, StoreFullError: it cannot be opened or made.
             TamperedError: it is no SQLite database, or a damaged one.
         """
@@ -127,19 +138,22 @@ class SqliteFile:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             if vfs is None:
                 path.touch(mode=0o600, exist_ok=True)
-            return cls(path, name, schema, vfs, synchronous)
+            return cls(path, name, schema, upgrades, vfs, synchronous)
         except (apsw.Error, OSError) as error:
             why = _unwritable(error)
             if why is None:
                 raise as_ours(error, name) from error
             raise ConfigurationError(f"The {name} store cannot be opened: its folder {path.parent} {why}.") from error
 
-    async def write(self, job: Job[T]) -> T:
+    async def write(self, job: Job[T], *, lengthy: bool = False) -> T:
         """Run a job inside a write transaction, grouped with what else is ready; durable on return.
 
         A job that raises is rolled back alone: the others of its batch are run again without it, so a job must
         depend on nothing but the database. A caller that is cancelled still waits for the outcome before the
         cancellation goes on.
+
+        Args:
+            lengthy: it may write megabytes, so that the event loop is not to wait for it.
         """
         if self._closed:
             raise StoreUnavailableError(self.name, "it is closed")
@@ -153,7 +167,7 @@ class SqliteFile:
                 turn.remove(sent)
                 self._send(turn)
                 raise
-            if len(turn) == 1 and self._commit_here(turn):
+            if len(turn) == 1 and not lengthy and self._commit_here(turn):
                 return sent.outcome()
             self._send(turn)
         return await sent.wait()
@@ -188,9 +202,34 @@ class SqliteFile:
         if read_only:
             connection.pragma("query_only", True)
         else:
-            with connection:
-                connection.execute(self._schema)
+            self._make_tables(connection)
         return connection
+
+    def _make_tables(self, connection: apsw.Connection) -> None:
+        known = len(self._upgrades)
+        version = connection.pragma("user_version")
+        if version < known:
+            connection.execute("BEGIN IMMEDIATE")  # of several processes that open the file, one does it
+            try:
+                version = connection.pragma("user_version")
+                if connection.execute("SELECT 1 FROM sqlite_schema LIMIT 1").get is not None:
+                    for script in self._upgrades[version:]:
+                        connection.execute(script)
+                if version < known:
+                    connection.execute(self._schema)
+                    connection.pragma("user_version", known)
+                connection.execute("COMMIT")
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+        if version > known:
+            connection.close(True)
+            raise ConfigurationError(
+                f"The tables of the {self.name} store have been brought to version {version} by a newer Holdfast; this"
+                f" one knows them up to version {known}: upgrade it."
+            )
+        with connection:
+            connection.execute(self._schema)
 
     def _send(self, turn: list[_Sent[Any]]) -> None:
         self._turn = []

@@ -75,7 +75,7 @@ class Authoring:
     async def operate(self, ask: Ask, arguments: Mapping[str, Any]) -> Committed:
         """An operation that the session's kind declares."""
         with self._gate.asked(ask.who, ask.verb, ask.session):
-            opened = await self._gate.enter(ask.session, ask.who, "edit")
+            opened = await self._gate.enter(ask.session, ask.who, "edit", stale=False)
             declared = self._kinds[opened.header.kind].operation(ask.verb)
             limits = self._limits
             encode_body(ask.verb, dict(arguments), depth=limits.depth, size=limits.session_bytes)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterable
 from hashlib import blake2b
 
 from holdfast.engine.opened import Opened
@@ -47,8 +49,11 @@ class Blobs:
 
     async def drop(self, session: str) -> None:
         """Remove every object of a session."""
-        for name in await self.names(session):
-            await self._cold.delete(_key(session, name))
+        await self.remove(session, await self.names(session))
+
+    async def remove(self, session: str, names: Iterable[str]) -> None:
+        """Remove objects of a session; those that are not there are no error."""
+        await asyncio.gather(*(self._cold.delete(_key(session, name)) for name in names))
 
 
 def _key(session: str, name: str) -> str:

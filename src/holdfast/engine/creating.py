@@ -161,12 +161,13 @@ class Creating:
         """The session a change id has made, under whichever of the keys was the active one then."""
         for key_id in self._ring.ids:
             session = self._id(who, change_id, key_id)
-            if await self._journal.hot.head(session) is None:
+            if not await self._journal.is_known(session):
                 continue
             opened = await self._journal.load(session)
             first = (await self._journal.log.at(opened, [1]))[1]
             if first.header.fingerprint != opened.cipher.request_id(request, who.id):
                 raise ChangeIdReusedError(change_id)
+            await self._journal.confirm(session)
             return opened
         return None
 

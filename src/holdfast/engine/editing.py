@@ -36,7 +36,8 @@ class Committed(msgspec.Struct, frozen=True):
         version, step, digest: where the session stands after it (for a resend: where it stood after the first time).
         changes: the verb of each changed item by key: added, changed, moved, deleted. Empty if there was nothing to do.
         replayed: whether this is the answer of the first time, given again.
-        durability: ``disk``: on disk before this answer.
+        durability: what it survives: ``hot`` (accepted by the hot tier), ``disk`` (on its disk before this answer),
+            ``warm`` (in the warm tier before this answer).
     """
 
     session: str
@@ -92,9 +93,11 @@ Decide = Callable[[Opened], Awaitable[Decision]]
 class Editing:
     """Turns requests into commits."""
 
-    def __init__(self, journal: Journal, clock: Clock, kinds: Mapping[str, Kind], limits: Limits) -> None:
+    def __init__(
+        self, journal: Journal, clock: Clock, kinds: Mapping[str, Kind], limits: Limits, durability: str
+    ) -> None:
         self._journal, self._clock = journal, clock
-        self._kinds, self._limits = kinds, limits
+        self._kinds, self._limits, self._durability = kinds, limits, durability
 
     async def commit(
         self, opened: Opened, request: Request, decide: Decide, check: Callable[[Header], None]
@@ -115,7 +118,7 @@ class Editing:
             if request.fingerprint and (attempt or opened.header.version != request.expected):
                 first = await self._journal.log.change(opened, request.change)
                 if first is not None:
-                    return replayed(first, request)
+                    return await self._again(first, request)
             try:
                 check(opened.header)
                 decision = await decide(opened)
@@ -130,7 +133,9 @@ class Editing:
                     first = await self._journal.log.change(opened, request.change) if request.fingerprint else None
                     if first is None:
                         raise
-                    return replayed(first, request)  # whatever is refused now: this was asked, and answered, before
+                    return await self._again(
+                        first, request
+                    )  # whatever is refused now: this was asked, and answered, before
                 opened = newest
                 continue
             if step is None:  # nothing to do, if that is so on the newest state too
@@ -140,16 +145,30 @@ class Editing:
                     continue
                 if not request.fingerprint:
                     header = opened.header
-                    return Committed(session, header.version, header.step, header.digest, header.updated, {})
+                    return self._answer(header, {})
                 # An answer given under a change id is remembered, be it that there was nothing to do.
                 step = Step(opened.header, request.operation, request.actor, request.change, request.fingerprint)
             following = await self._journal.append(opened, step)
             if following is not None:
                 header = following.header
                 verbs = {change.key: change.verb for change in changes}
-                return Committed(session, header.version, header.step, header.digest, header.updated, verbs)
+                return self._answer(header, verbs)
             opened = await self._journal.load(session)
         raise StoreUnavailableError("hot", f"{_MOST_TRIES} other writes were first")
+
+    def _answer(self, header: Header, verbs: dict[str, str]) -> Committed:
+        step, digest = header.step, header.digest
+        return Committed(header.id, header.version, step, digest, header.updated, verbs, durability=self._durability)
+
+    async def _again(self, first: Entry, request: Request) -> Committed:
+        """The answer of the first time, for a request sent again; ``ChangeIdReusedError`` if it is another request."""
+        header = first.header
+        if header.fingerprint != request.fingerprint:
+            raise ChangeIdReusedError(request.change)
+        await self._journal.confirm(first.session)
+        verbs = {change.key: change.verb for change in first.changes}
+        step, digest = header.step, first.digest
+        return Committed(first.session, header.version, step, digest, header.at, verbs, True, self._durability)
 
     async def _newer(self, opened: Opened) -> Opened | None:
         """The session as it stands now, None if what was opened is that: a writer may have started from memory."""
@@ -228,15 +247,6 @@ class Editing:
 def _length(items: Mapping[str, Item], key: str) -> int:
     item = items.get(key)
     return 0 if item is None else len(item.raw)
-
-
-def replayed(first: Entry, request: Request) -> Committed:
-    """The answer of the first time, for a request sent again; ``ChangeIdReusedError`` if it is another request."""
-    if first.header.fingerprint != request.fingerprint:
-        raise ChangeIdReusedError(request.change)
-    header = first.header
-    verbs = {change.key: change.verb for change in first.changes}
-    return Committed(first.session, header.version, header.step, first.digest, header.at, verbs, replayed=True)
 
 
 def conflicts(

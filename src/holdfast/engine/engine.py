@@ -12,7 +12,9 @@ from functools import partial
 from typing import Any, overload
 
 import msgspec
+from msgspec.structs import replace
 
+from holdfast.engine.archiving import Archiving
 from holdfast.engine.aside import Aside
 from holdfast.engine.audit import Audit
 from holdfast.engine.authoring import Ask, Authoring, Edit, check_operation
@@ -21,19 +23,25 @@ from holdfast.engine.catalogue import Catalogue, Page
 from holdfast.engine.creating import Creating, Start
 from holdfast.engine.editing import Committed, Decision, Editing
 from holdfast.engine.feed import Feed, FeedPage
+from holdfast.engine.flushing import Flushing
 from holdfast.engine.gate import Gate, hidden
 from holdfast.engine.history import History
 from holdfast.engine.journal import Journal
 from holdfast.engine.labels import Label, Labels
 from holdfast.engine.leasing import Leasing
 from holdfast.engine.lifecycle import Lifecycle, Sent
+from holdfast.engine.log import Log
 from holdfast.engine.opened import Opened
 from holdfast.engine.publishing import Preview, Progress, Publishing
+from holdfast.engine.rehydrating import Rehydrating
+from holdfast.engine.repairing import Repairing
 from holdfast.engine.retention import Retaining, Swept
 from holdfast.engine.revoking import Revoking
 from holdfast.engine.rotation import KeyIds, Rotated, Rotation
 from holdfast.engine.sealing import KeyRing
+from holdfast.engine.tiering import Tiering, Tiers
 from holdfast.engine.trail import Trail
+from holdfast.engine.unsealing import Unsealing
 from holdfast.engine.verification import Verification, Verified
 from holdfast.errors import InvalidChangeError, SessionNotFoundError, UnknownKindError
 from holdfast.model.access import SYSTEM, Principal, Role
@@ -49,7 +57,7 @@ from holdfast.model.session import Header, SealedHead, Session, Tier
 from holdfast.model.text import check_text
 from holdfast.ports.clock import Chance, Clock
 from holdfast.ports.cold import ColdStore
-from holdfast.ports.hot import HotStore
+from holdfast.ports.hot import HotStore, TieredHotStore
 from holdfast.ports.kind import Kind
 from holdfast.ports.observer import Lags, Observer
 from holdfast.ports.sink import Hit, Receipt, Sink
@@ -69,6 +77,9 @@ _MOST_SPLIT = 2
 class Policy(msgspec.Struct, frozen=True):
     """What of the settings the engine decides by; times in seconds.
 
+    ``suspend_after`` and ``archive_after`` are how long after its last write a session is set to rest in the warm tier,
+    and in the cold one; None for never. ``durability`` is what an acknowledged write survives: ``hot``, ``disk``,
+    ``warm``.
     ``token`` is how long the service may believe a token from its issue on, differences between clocks included.
     ``keep_revisions`` are kept in a sink to roll back to; ``keep_sessions`` and ``keep_bytes`` bound what is at hand in
     memory.
@@ -79,6 +90,9 @@ class Policy(msgspec.Struct, frozen=True):
     grace: float = 604_800.0
     lock: float = 900.0
     lease: float = 30.0
+    suspend_after: float | None = 3_600.0
+    archive_after: float | None = None
+    durability: str = "disk"
     token: float = 86_520.0
     keep_revisions: int = 5
     keep_sessions: int = 1_000
@@ -88,6 +102,7 @@ class Policy(msgspec.Struct, frozen=True):
 class Engine:
     """Everything that can be done with sessions. Made by ``open_engine``; one to an event loop.
 
+    ``tiered`` is the hot store where it is apart from the warm one, None where the two are one.
     ``revoking`` is for whoever verifies tokens: what is revoked, of every tenant.
     """
 
@@ -95,6 +110,7 @@ class Engine:
         self,
         *,
         hot: HotStore,
+        tiered: TieredHotStore | None,
         warm: WarmStore,
         cold: ColdStore,
         ring: KeyRing,
@@ -108,19 +124,39 @@ class Engine:
         self.kinds, self.policy, self._sinks = kinds, policy, sinks
         self._clock, self._observer, self._swept = clock, observer, clock.now()
         limits = policy.limits
+        rest = policy.suspend_after if tiered is not None else policy.archive_after
+        self._blobs = blobs = Blobs(cold)
+        unsealing, log = Unsealing(ring, chance), Log(hot, warm, tiered=tiered is not None)
+        archiving = Archiving(warm, blobs, unsealing, chance)
+        rehydrating = Rehydrating(hot, tiered, warm, archiving, unsealing, log, clock, rest)
+        log.bring = rehydrating.bring
         self._journal = journal = Journal(
             hot,
             warm,
-            ring,
+            log,
+            unsealing,
+            rehydrating,
             clock,
             chance,
             keep=policy.keep_sessions,
             keep_bytes=policy.keep_bytes,
+            rest=rest,
             observer=observer,
         )
-        self._blobs = blobs = Blobs(cold)
+        self._flushing = None if tiered is None else Flushing(tiered, warm, unsealing, chance.token(), observer)
+        if self._flushing is not None:
+            journal.landed = self._flushing.kept if policy.durability == "warm" else self._flushing.wake
+        self._tiering = tiering = Tiering(
+            journal,
+            tiered,
+            self._flushing,
+            archiving,
+            clock,
+            suspend_after=policy.suspend_after,
+            archive_after=policy.archive_after,
+        )
         self._aside = Aside(_MOST_SPLIT)
-        editing = Editing(journal, clock, kinds, limits)
+        editing = Editing(journal, clock, kinds, limits, policy.durability)
         self._lifecycle = lifecycle = Lifecycle(journal, clock, chance)
         self._history = history = History(journal)
         self._audit = audit = Audit(warm, ring, clock, chance)
@@ -132,7 +168,7 @@ class Engine:
         longest = policy.retention.maximum
         self._creating = Creating(journal, editing, blobs, ring, kinds, limits, clock, chance, longest=longest)
         self._feed = Feed(journal)
-        self._retaining = Retaining(journal, lifecycle, blobs, audit, clock, policy.grace)
+        self._retaining = Retaining(journal, lifecycle, blobs, audit, tiering, clock, policy.grace)
         self._publishing = Publishing(
             journal,
             lifecycle,
@@ -146,9 +182,10 @@ class Engine:
             keep=policy.keep_revisions,
         )
         self._trail = Trail(journal, gate, audit)
-        self._verification = Verification(journal, blobs, audit)
-        self._rotation = Rotation(hot, ring, self._catalogue, audit)
-        self.revoking = Revoking(hot, policy.token)
+        self._verification = Verification(journal, blobs, audit, tiering, archiving)
+        self._repairing = Repairing(journal, tiered, tiering, unsealing, clock, chance)
+        self._rotation = Rotation(journal, tiering, ring, self._catalogue, audit)
+        self.revoking = Revoking(warm, policy.token)
 
     # -- making and finding ------------------------------------------------------------------------------------------
 
@@ -214,6 +251,7 @@ class Engine:
     ) -> Page:
         """Sessions this principal may see, newest first; ``text`` is looked for in the title."""
         with self._gate.asked(who, "find") as asked:
+            await self._tiering.settle()
             is_member = not who.roles & {"admin", "auditor"}
             query = Query(who.tenant, owner, kind, status, who.id if is_member else None)
             page = await self._catalogue.find(who, query, text, tier, after, _bounded(limit))
@@ -533,13 +571,13 @@ class Engine:
     async def rollback(self, session_id: str, who: Principal) -> Receipt:
         """Make what was live before this session's publication live again."""
         with self._gate.asked(who, "rollback", session_id):
-            opened = await self._gate.enter(session_id, who, "rollback", load=True)
+            opened = await self._gate.enter(session_id, who, "rollback", load=True, stale=False)
             return await self._publishing.rollback(opened, who.id)
 
     async def reopen(self, session_id: str, who: Principal, *, change_id: str | None = None) -> Session:
         """Edit again: a new draft of what a session published, to be published in its place."""
         with self._gate.asked(who, "reopen", session_id) as asked:
-            opened = await self._gate.enter(session_id, who, "reopen", load=True)
+            opened = await self._gate.enter(session_id, who, "reopen", load=True, stale=False)
             start = await self._publishing.reopened(opened)
             made = await self._creating.create(who, start, change_id)
             asked.done(opened.header.version)
@@ -572,7 +610,7 @@ class Engine:
         """Take a discarded or expired session back within its grace."""
         with self._gate.asked(who, "revive", session_id):
             sent = Sent.under(change_id, expected, "revive")
-            opened = await self._gate.enter(session_id, who, "revive", gone=True)
+            opened = await self._gate.enter(session_id, who, "revive", gone=True, stale=False)
             return (await self._retaining.revive(opened, who.id, sent)).header
 
     async def touch(
@@ -613,7 +651,30 @@ class Engine:
             await self._leasing.check_free(opened)
             header = (await self._lifecycle.suspend(opened, who.id, sent)).header
             self._journal.forget(session_id)
+            await self._tiering.rest(session_id)
             return header
+
+    async def archive(self, session_id: str, who: Principal) -> Header:
+        """Move a session to the cold tier, written whole and read back before the warm tier lets go of it. Whoever
+        opens it next brings it back.
+
+        Raises:
+            LeaseHeldError: somebody's lease on it is live.
+            PublicationPendingError: a publication of it is under way.
+        """
+        with self._gate.asked(who, "archive", session_id) as asked:
+            opened = await self._gate.settled(session_id, who, "archive", gone=True)
+            self._lifecycle.check_idle(opened.header)
+            await self._leasing.check_free(opened)
+            asked.done(opened.header.version)
+            return (await self._tiering.archive(session_id)).header
+
+    async def rehydrate(self, session_id: str, who: Principal) -> Header:
+        """Bring a session back to the hot tier, from wherever it rests, before somebody has to wait for it."""
+        with self._gate.asked(who, "rehydrate", session_id) as asked:
+            opened = await self._gate.settled(session_id, who, "rehydrate", load=True, gone=True)
+            asked.done(opened.header.version)
+            return opened.header
 
     async def sweep(self, who: Principal) -> Swept:
         """Do what is due: warn, expire, take down lapsed locks, finish or undo publications, purge."""
@@ -644,7 +705,7 @@ class Engine:
     async def renew(self, lease: Lease, who: Principal, *, seconds: float | None = None) -> Lease:
         """Hold a lease for longer; refused once a newer fence has been granted."""
         with self._gate.asked(who, "lease", lease.session) as asked:
-            opened = await self._gate.enter(lease.session, who, "lease")
+            opened = await self._gate.enter(lease.session, who, "lease", stale=False)
             renewed = await self._leasing.renew(opened, lease, seconds)
             asked.done(opened.header.version)
             if self._observer is not None:
@@ -654,7 +715,7 @@ class Engine:
     async def release(self, lease: Lease, who: Principal) -> None:
         """Give a lease back."""
         with self._gate.asked(who, "lease", lease.session) as asked:
-            opened = await self._gate.enter(lease.session, who, "lease", gone=True)
+            opened = await self._gate.enter(lease.session, who, "lease", gone=True, stale=False)
             await self._leasing.release(lease)
             asked.done(opened.header.version)
             if self._observer is not None:
@@ -683,27 +744,53 @@ class Engine:
             asked.done()
             return lines
 
-    async def verify(self, who: Principal, session_id: str | None = None) -> AsyncIterator[Verified]:
+    async def verify(
+        self, who: Principal, session_id: str | None = None, *, repair: bool = False
+    ) -> AsyncIterator[Verified]:
         """Read everything of the tenant back and compare, one finding a session and one an audit chain.
 
         Args:
             session_id: only this session.
+            repair: where the hot and the warm tier differ, keep the newer; where each has what the other has not, keep
+                both, the hot tier's as a session of its own. Only an admin may.
         Raises:
             SessionNotFoundError: the tenant has no such session.
         """
         with self._gate.asked(who, "verify", session_id or "") as asked:
-            self._gate.serve(who, "verify")
+            self._gate.serve(who, "repair" if repair else "verify")
             await self._audit.flush()
             if session_id is not None:
                 one = await self._head(session_id, who)
                 asked.begun(0)
-                yield await self._verify(one)
+                yield await self._verify(one, repair)
                 return
             asked.begun(0)
+            await self._tiering.flush()
             async for head in self._catalogue.all(Query(who.tenant)):
-                yield await self._verify(head)
+                yield await self._verify(head, repair)
             async for chain in self._verification.chains(who.tenant):
                 yield chain
+
+    async def tiers(self, who: Principal) -> Tiers:
+        """How far each tier is: what it holds, and what is on its way between them."""
+        with self._gate.asked(who, "tiers") as asked:
+            self._gate.serve(who, "tiers")
+            asked.done()
+            return await self._tiering.state()
+
+    async def flush(self, who: Principal, *, retry: bool = False) -> int:
+        """Copy to the warm tier, now, what it does not have yet; how many writes were waiting.
+
+        Args:
+            retry: try the dead letters again too.
+        """
+        with self._gate.asked(who, "flush") as asked:
+            self._gate.serve(who, "flush")
+            if retry:
+                await self._tiering.retry()
+            flushed = await self._tiering.flush()
+            asked.done()
+            return flushed
 
     async def keys(self, who: Principal) -> KeyIds:
         """Which key-encryption keys there are."""
@@ -769,6 +856,10 @@ class Engine:
         """
         return await self._journal.warm.counts()
 
+    async def tier_state(self) -> Tiers:
+        """How far each tier is. For metrics: it is not audited."""
+        return await self._tiering.state()
+
     def lags(self) -> Lags:
         """How far the engine is behind with what it does by itself. For metrics: it is not audited."""
         now = self._clock.now()
@@ -789,9 +880,16 @@ class Engine:
             for tier, said in zip(asked, found, strict=True)
         }
 
+    def start(self) -> None:
+        """Begin with what the engine does by itself while it is open: flush what lands, where tiers are apart."""
+        if self._flushing is not None:
+            self._flushing.start()
+
     async def close(self) -> None:
         """Write what is left of the audit. The stores are closed by whoever opened them."""
         await self._journal.watching.close()
+        if self._flushing is not None:
+            await self._flushing.close()
         await self._audit.close()
 
     async def _head(self, session_id: str, who: Principal) -> SealedHead:
@@ -805,9 +903,10 @@ class Engine:
             raise hidden(session_id)
         return head
 
-    async def _verify(self, head: SealedHead) -> Verified:
+    async def _verify(self, head: SealedHead, repair: bool) -> Verified:
+        done = await self._repairing.session(head.id) if repair else ()
         sink = self._sinks(head.kind) if head.kind in self.kinds else None
-        return await self._verification.session(head, sink)
+        return replace(await self._verification.session(head, sink), repaired=done)
 
     def _lock_length(self, seconds: float | None) -> float:
         if seconds is None:

@@ -10,6 +10,7 @@ import msgspec
 from holdfast.engine.journal import Journal
 from holdfast.engine.log import ROOM
 from holdfast.engine.opened import Opened
+from holdfast.errors import StoreUnavailableError
 from holdfast.model.cursor import FeedCursor, read_feed_cursor, write_cursor
 from holdfast.model.entry import Entry
 
@@ -37,11 +38,14 @@ class Feed:
         """The entries beyond a cursor, or from the first; it ends early with the entry that fills ``room`` bytes.
 
         A cursor of a history that is no more (the session was put back from an older copy, or its past is pruned) is
-        answered with ``reload`` and the cursor of today.
+        answered with ``reload`` and the cursor of today. Of a stale session that is not said: a reader who has seen
+        more than the warm tier has keeps the cursor, and goes on from it once the hot tier is back.
         """
         header = opened.header
         here = write_cursor(FeedCursor(header.step, header.digest))
         cursor = FeedCursor(0, b"") if after is None else read_feed_cursor(after)
+        if after is not None and header.stale and cursor.step >= header.step:
+            return FeedPage((), after)
         if not 0 <= cursor.step < header.step:
             return FeedPage((), here, reload=(cursor.step, cursor.digest) != (header.step, header.digest))
         entries = await self._journal.log.entries(opened, after=cursor.step, limit=limit, room=room)
@@ -55,12 +59,20 @@ class Feed:
     ) -> AsyncIterator[FeedPage]:
         """A page whenever there is more; ``read`` gives the page beyond a cursor, or raises once the right to it
         ends. After ``idle`` seconds without news comes a page without entries.
+
+        While the hot tier is gone there is no news but what the warm one has more than the reader; it goes on by itself
+        when the hot one is back. It ends with the error where no tier answers.
         """
         event = self._journal.watching.watch(session)
         try:
             while True:
                 event.clear()
-                page = await read(after)
+                try:
+                    page = await read(after)
+                except (
+                    StoreUnavailableError
+                ):  # the hot tier may have gone in the middle of it; then the warm one answers
+                    page = await read(after)
                 after = page.cursor
                 if page.entries or page.reload:
                     yield page

@@ -2,22 +2,30 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from types import TracebackType
 
 from holdfast.engine.audit import Audit
 from holdfast.engine.journal import Journal
 from holdfast.engine.lifecycle import Lifecycle
 from holdfast.engine.opened import Opened
+from holdfast.engine.rehydrating import UNKNOWN
 from holdfast.errors import (
     HoldfastError,
     IntegrityError,
     PermissionDeniedError,
     SessionGoneError,
     SessionNotFoundError,
+    StoreUnavailableError,
 )
 from holdfast.model.access import SERVICE_VERBS, VERBS, Principal, may, may_know
 from holdfast.model.session import GONE, Header, SealedHead, Status
 from holdfast.ports.clock import Clock
+
+STALE: ContextVar[bool] = ContextVar("holdfast_stale", default=False)
+"""Set once a verb of this task has been let in to a stale session, for whoever tells of it beside an answer that has no
+header of it, such as a page of its history. It is never set back here.
+"""
 
 
 class Gate:
@@ -30,30 +38,44 @@ class Gate:
         """Around a verb, so that a refusal is audited."""
         return Asked(self._audit, who, verb, session)
 
-    async def enter(self, session: str, who: Principal, verb: str, *, load: bool = False, gone: bool = False) -> Opened:
+    async def enter(
+        self,
+        session: str,
+        who: Principal,
+        verb: str,
+        *,
+        load: bool = False,
+        gone: bool = False,
+        stale: bool = True,
+    ) -> Opened:
         """Open a session for a verb.
 
         Args:
             load: with its items.
             gone: also a session that is discarded or expired.
+            stale: whether what the warm tier has will do, where the hot one does not answer; see ``Journal.open``.
         Raises:
             SessionNotFoundError: there is none that this principal may know of.
             PermissionDeniedError: the principal may know of it, and may not do this.
             SessionGoneError: it is discarded, expired or purged.
         """
         try:
-            opened = await self._journal.open(session)
+            opened = await self._journal.open(session, stale=stale)
         except (SessionGoneError, IntegrityError):
             await self.check_tombstone(session, who)
             raise
         header = opened.header
+        if header.stale:
+            STALE.set(True)
         self.allow(who, verb, header)
         if not gone:
             status = header.status_at(self._clock.now())
             if status in GONE:
                 raise SessionGoneError(session, status.value, header.restorable_until)
         if load and not opened.loaded:
-            return await self._journal.load(session)
+            opened = await self._journal.load(session, stale=stale)
+            if opened.header.stale:
+                STALE.set(True)
         return opened
 
     def recalled(self, session: str, who: Principal, verb: str) -> Opened | None:
@@ -73,20 +95,23 @@ class Gate:
         self, session: str, who: Principal, verb: str, *, load: bool = False, gone: bool = False
     ) -> Opened:
         """Enter for a change: a lock that has lapsed is taken down first."""
-        entered = await self.enter(session, who, verb, load=load, gone=gone)
+        entered = await self.enter(session, who, verb, load=load, gone=gone, stale=False)
         opened = await self._lifecycle.settle(entered)
         return await self._journal.load(session) if entered.loaded and not opened.loaded else opened
 
     def allow(self, who: Principal, verb: str, header: Header) -> None:
         """Raise unless a principal may use a verb on a session."""
-        if not may(who, verb, header):
-            raise (
-                PermissionDeniedError(who.id, verb, VERBS.get(verb, ())) if may_know(who, header) else hidden(header.id)
-            )
+        if may(who, verb, header):
+            return
+        if may_know(who, header):
+            raise PermissionDeniedError(who.id, verb, VERBS.get(verb, ()))
+        if header.stale:  # as whoever asks for one that is not in the warm tier is told while the hot one is gone
+            raise StoreUnavailableError("hot", UNKNOWN)
+        raise hidden(header.id)
 
     async def check_tombstone(self, session: str, who: Principal) -> None:
         """Who may not know of a purged session is told what a stranger is told of any."""
-        head = await self._journal.hot.head(session)
+        head = await self._journal.head(session)
         if head is None or who.tenant != head.tenant or (who.id != head.owner and not who.roles & {"admin", "auditor"}):
             raise hidden(session)
 

@@ -11,6 +11,7 @@ from holdfast.ports.clock import Clock
 from holdfast.ports.hot import HotStore
 
 _LONGEST = 86_400.0
+_MOST_TRIES = 8
 _MOST_NAME = 200
 _BEYOND = 2**63
 """No fence is ever granted from here on, so a lease that names one was never held."""
@@ -26,12 +27,14 @@ class Leasing:
         """Grant a lease on a draft; ``force`` takes it from whoever holds it."""
         self._lifecycle.check(opened.header, "edit")
         check_text("a holder's name", holder, most=_MOST_NAME)
-        lease = await self._hot.acquire(
-            opened.header.id, holder, seconds=self._length(seconds), now=self._clock.now(), force=force
-        )
-        if lease is None:
-            raise SessionNotFoundError(opened.header.id)
-        return lease
+        for _ in range(_MOST_TRIES):
+            lease = await self._hot.acquire(
+                opened.header.id, holder, seconds=self._length(seconds), now=self._clock.now(), force=force
+            )
+            if lease is not None:
+                return lease
+            opened = await self._lifecycle.again(opened)  # it was set to rest meanwhile
+        raise SessionNotFoundError(opened.header.id)
 
     async def renew(self, opened: Opened, lease: Lease, seconds: float | None) -> Lease:
         """Hold a lease for longer."""

@@ -107,6 +107,7 @@ class Lifecycle:
             if sent.change and (first := await self._journal.log.change(opened, sent.change)) is not None:
                 if first.header.fingerprint != told:
                     raise ChangeIdReusedError(sent.change)
+                await self._journal.confirm(session)
                 return opened
             await self.check_seen(opened, sent.expected)
             status = opened.header.status if timed else self.check(opened.header, verb)
@@ -129,6 +130,10 @@ class Lifecycle:
                 return following
             opened = await self._journal.open(session)
         raise StoreUnavailableError("hot", f"{_MOST_TRIES} other writes were first")
+
+    async def again(self, opened: Opened) -> Opened:
+        """The session as it stands now."""
+        return await self._journal.open(opened.header.id)
 
     def check(self, header: Header, verb: str) -> Status:
         """The status the session is in now; raises unless the table has the step from there."""

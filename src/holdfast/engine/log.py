@@ -5,7 +5,8 @@ by link.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import TypeVar
 
 from holdfast.engine.opened import Opened
 from holdfast.engine.sealing import decode_entry, open_payload
@@ -21,31 +22,43 @@ _PAGE = 256
 ROOM = 8_000_000
 """Bytes of sealed payloads after which a page of the log ends, however few entries it has: one may be of 10 MB."""
 _SLICE = 16
+_MOST_TRIES = 8
+
+_Found = TypeVar("_Found")
 
 
 class Log:
     """Reads logs."""
 
-    def __init__(self, hot: HotStore, warm: WarmStore) -> None:
-        self._hot, self._warm = hot, warm
+    def __init__(self, hot: HotStore, warm: WarmStore, *, tiered: bool) -> None:
+        """``tiered``: hot and warm are two stores, so that what the one does not have the other may."""
+        self._hot, self._warm, self._tiered = hot, warm, tiered
+        self.bring: Callable[[str], Awaitable[object]] | None = None
+        """Brings a session up that has been archived while it was read."""
 
     async def entries(self, opened: Opened, *, after: int, limit: int, room: int = ROOM) -> list[Entry]:
         """Entries beyond a step, in order: from the hot tier, or from the warm one where the hot has let them go.
         Fewer than there are if they are large, but one at least.
         """
-        session, last = opened.header.id, opened.header.step
-        sealed = await self._hot.entries(session, after=after, limit=limit, room=room)
-        if after < last and (not sealed or sealed[0].step != after + 1):
-            sealed = await self._warm.entries(session, after=after, limit=limit, room=room)
+        return await self._read(opened, lambda: self._entries(opened, after, limit, room))
+
+    async def _entries(self, opened: Opened, after: int, limit: int, room: int) -> list[Entry]:
+        last = opened.header.step
+        sealed = await self._sealed(opened.header.id, after, last, limit, room, only_warm=opened.header.stale)
         last = max(last, after + len(sealed))  # a commit may have come between
         steps = range(after + 1, min(after + limit, last) + 1)
         return self._linked(opened, sealed, steps, room, partly=_full(sealed, room))
 
     async def recent(self, opened: Opened, *, before: int, limit: int) -> list[Entry]:
         """Entries below a step, newest first; fewer than there are if they are large, but one at least."""
+        return await self._read(opened, lambda: self._recent(opened, before, limit))
+
+    async def _recent(self, opened: Opened, before: int, limit: int) -> list[Entry]:
         session, first = opened.header.id, min(before, opened.header.step + 1) - 1
         steps = range(first, max(0, first - limit), -1)
-        sealed = await self._hot.recent(session, before=first + 1, limit=limit, room=ROOM)
+        sealed = list[SealedEntry]()
+        if not opened.header.stale:
+            sealed = await self._hot.recent(session, before=first + 1, limit=limit, room=ROOM)
         while len(sealed) < len(steps) and not _full(sealed, ROOM):
             missing = first - len(sealed)
             most = min(missing, limit - len(sealed), _SLICE)
@@ -79,7 +92,7 @@ class Log:
     async def headers(self, session: str, *, after: int, limit: int) -> list[EntryHeader]:
         """Who did what, when, beyond a step: what is left of a log whose content is gone."""
         found = []
-        for entry in await self._warm.entries(session, after=after, limit=limit):
+        for entry in await self._sealed(session, after, after + 1, limit, ROOM, only_warm=False):
             what = f"step {entry.step} of session {session}"
             whole = entry_digest(entry.header, entry.payload), entry_digest(entry.header, entry.payload, purged=True)
             if entry.digest not in whole:
@@ -90,7 +103,12 @@ class Log:
     async def at(self, opened: Opened, steps: Iterable[int]) -> dict[int, Entry]:
         """The entries at some steps; ``TamperedError`` if one is missing."""
         wanted = list(dict.fromkeys(steps))
-        found = await self._hot.at(opened.header.id, wanted)
+        return await self._read(opened, lambda: self._at(opened, wanted))
+
+    async def _at(self, opened: Opened, wanted: Sequence[int]) -> dict[int, Entry]:
+        found = dict[int, SealedEntry]()
+        if not opened.header.stale:
+            found = await self._hot.at(opened.header.id, wanted)
         missing = [step for step in wanted if step not in found]
         if missing:
             found |= await self._warm.at(opened.header.id, missing)
@@ -110,7 +128,11 @@ class Log:
 
     async def change(self, opened: Opened, change: str) -> Entry | None:
         """The entry of a change id, None if there is none."""
-        sealed = await self._hot.change(opened.header.id, change)
+        sealed = None
+        if not opened.header.stale:
+            sealed = await self._hot.change(opened.header.id, change)
+        if sealed is None and (self._tiered or opened.header.stale):
+            sealed = await self._warm.change(opened.header.id, change)
         return None if sealed is None else self._entry(opened, sealed)
 
     async def bodies(self, opened: Opened, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], bytes]:
@@ -131,6 +153,41 @@ class Log:
             again = await self._hot.head(head.id)
             if again is None or again.step == head.step:
                 raise TamperedError(f"session {head.id}")
+
+    async def _read(self, opened: Opened, read: Callable[[], Awaitable[_Found]]) -> _Found:
+        """What is read of a log; once again where it could not be had because the session went to the cold tier
+        between its opening and now.
+        """
+        for attempt in range(_MOST_TRIES):
+            try:
+                return await read()
+            except TamperedError:
+                if opened.header.stale or self.bring is None:
+                    raise
+                head = await self._warm.head(opened.header.id)
+                if head is None or (head.archive is None and attempt):
+                    raise
+                if head.archive is not None:
+                    await self.bring(opened.header.id)
+        return await read()
+
+    async def _sealed(
+        self, session: str, after: int, last: int, limit: int, room: int, *, only_warm: bool
+    ) -> list[SealedEntry]:
+        """Entries beyond a step, at least to ``last``: those that the hot tier has let go of come from the warm one,
+        which may in turn not have the newest yet.
+        """
+        if only_warm:
+            return await self._warm.entries(session, after=after, limit=limit, room=room)
+        sealed = await self._hot.entries(session, after=after, limit=limit, room=room)
+        first = sealed[0].step if sealed else last + 1
+        if first <= after + 1:
+            return sealed
+        most = min(limit, first - after - 1) if sealed else limit
+        older = await self._warm.entries(session, after=after, limit=most, room=room)
+        if _full(older, room) or not older or not sealed or older[-1].step + 1 != first:
+            return older
+        return (older + sealed)[:limit]
 
     def _linked(
         self, opened: Opened, sealed: Sequence[SealedEntry], steps: range, room: int, *, partly: bool

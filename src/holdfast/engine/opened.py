@@ -16,7 +16,7 @@ class Opened:
     records outside its history, such as labels and receipts.
     """
 
-    __slots__ = ("_items", "_notes", "cipher", "data_key", "due", "header", "key", "seen")
+    __slots__ = ("_items", "_notes", "cipher", "data_key", "due", "generation", "header", "key", "seen")
 
     def __init__(
         self,
@@ -31,6 +31,7 @@ class Opened:
         self._items, self._notes = items, notes
         self.data_key: bytes | None = None  # only of a session that is not stored yet
         self.seen: datetime | None = None  # when the store last said that it stands so
+        self.generation = 0  # of the hot store, when it was last held against the warm one
 
     @property
     def loaded(self) -> bool:
@@ -56,7 +57,7 @@ class Opened:
         self, header: Header, due: float | None, items: dict[str, Item] | None, notes: dict[str, Item] | None
     ) -> Opened:
         """The session after a write; what the write did not touch (None) is as it was."""
-        return Opened(
+        following = Opened(
             header,
             self.cipher,
             self.key,
@@ -64,7 +65,11 @@ class Opened:
             self._items if items is None else items,
             self._notes if notes is None else notes,
         )
+        following.generation = self.generation
+        return following
 
     def again(self, head: SealedHead) -> Opened:
         """The same session from a head that differs in its data key's wrapping alone."""
-        return Opened(self.header, self.cipher, head.key or b"", head.due, self._items, self._notes)
+        same = Opened(self.header, self.cipher, head.key or b"", head.due, self._items, self._notes)
+        same.generation = self.generation
+        return same

@@ -15,28 +15,34 @@ from holdfast.engine.blobs import Blobs
 from holdfast.engine.journal import Journal
 from holdfast.engine.lifecycle import Lifecycle, Sent, Turn, gone
 from holdfast.engine.opened import Opened
-from holdfast.errors import HoldfastError, InvalidChangeError, LimitExceededError, SessionGoneError
+from holdfast.engine.tiering import Tiering
+from holdfast.errors import HoldfastError, InvalidChangeError, LimitExceededError, SessionGoneError, UnavailableError
 from holdfast.model.access import SYSTEM, Principal
 from holdfast.model.retention import warning_times
-from holdfast.model.session import GONE, Header, Status
+from holdfast.model.session import GONE, Header, Status, Tier
 from holdfast.ports.clock import Clock
 
 _AT_ONCE = 256
 
 
 class Swept(msgspec.Struct):
-    """What a sweep did, in sessions; ``failed`` names those it could not read, with the code of the error."""
+    """What a sweep did, in sessions.
+
+    ``rested`` went down a tier; ``failed`` names those it could not read, with the code of the error, and under no name
+    that of a warm tier which did not answer.
+    """
 
     warned: int = 0
     expired: int = 0
     unlocked: int = 0
     purged: int = 0
     recovered: int = 0
+    rested: int = 0
     failed: dict[str, str] = {}
 
     @property
     def total(self) -> int:
-        return self.warned + self.expired + self.unlocked + self.purged + self.recovered
+        return self.warned + self.expired + self.unlocked + self.purged + self.recovered + self.rested
 
 
 Recover = Callable[[Opened], Awaitable[Opened]]
@@ -46,10 +52,17 @@ class Retaining:
     """Moves sessions along their time to live."""
 
     def __init__(
-        self, journal: Journal, lifecycle: Lifecycle, blobs: Blobs, audit: Audit, clock: Clock, grace: float
+        self,
+        journal: Journal,
+        lifecycle: Lifecycle,
+        blobs: Blobs,
+        audit: Audit,
+        tiering: Tiering,
+        clock: Clock,
+        grace: float,
     ) -> None:
         self._journal, self._lifecycle, self._blobs, self._audit = journal, lifecycle, blobs, audit
-        self._clock, self._grace = clock, grace
+        self._tiering, self._clock, self._grace = tiering, clock, grace
 
     async def touch(self, opened: Opened, actor: str, sent: Sent) -> Opened:
         """Start a sliding time to live anew; a fixed one is left as it is."""
@@ -110,7 +123,12 @@ class Retaining:
         swept = Swept(failed={})
         tried: set[str] = set()
         while True:
-            ids = await self._journal.hot.due(now=self._clock.now(), limit=_AT_ONCE + len(swept.failed))
+            most = _AT_ONCE + len(swept.failed)
+            ids = await self._journal.hot.due(now=self._clock.now(), limit=most)
+            try:
+                ids += await self._tiering.due_below(most, swept.failed)
+            except UnavailableError as error:  # what is in the hot tier does not wait for the warm one
+                swept.failed[""] = error.code
             fresh = [session for session in ids if session not in tried]
             if not fresh:
                 return swept
@@ -140,8 +158,7 @@ class Retaining:
         self._audit.note(system, "purge", header.id, header.version, proof=opened.header.digest.hex())
         await self._audit.flush()
         await self._blobs.drop(header.id)
-        await self._journal.hot.purge(header.id)
-        self._journal.forget(header.id)
+        await self._tiering.purge(opened)
 
     async def _one(self, session: str, swept: Swept, recover: Recover) -> None:
         """Everything that is due for one session, then when to look next."""
@@ -171,11 +188,26 @@ class Retaining:
                 swept.warned += 1
             else:
                 break
-        due = opened.header.next_look(None)
+        if await self._rest(opened, now):
+            swept.rested += 1
+            return
+        due = self._journal.next_look(opened.header)
         if due != opened.due:
             when = None if due is None else datetime.fromtimestamp(due, now.tzinfo)
             await self._journal.hot.defer(session, step=opened.header.step, due=when)
             self._journal.forget(session)
+
+    async def _rest(self, opened: Opened, now: datetime) -> bool:
+        """Take a session down a tier if the idle policies want that; whether it was."""
+        session, wanted = opened.header.id, self._tiering.wanted(opened.header, now)
+        if wanted is Tier.ARCHIVED:
+            await self._tiering.archive(session)
+            return True
+        if wanted is None or await self._journal.hot.lease(session, now=now) is not None:
+            return False
+        if opened.header.tier is Tier.ACTIVE:
+            await self._lifecycle.suspend(opened, SYSTEM, Sent())
+        return await self._tiering.rest(session)
 
     async def _expire(self, opened: Opened) -> Opened:
         def decide(now: Opened) -> Turn | None:

@@ -15,7 +15,7 @@ from holdfast.errors import InvalidChangeError, LimitExceededError, PermissionDe
 from holdfast.model.access import MOST_ID, SERVICE_VERBS, Principal
 from holdfast.model.revocation import Revocation
 from holdfast.model.text import check_text
-from holdfast.ports.hot import HotStore
+from holdfast.ports.warm import WarmStore
 
 MOST_OWN = 100
 """Single tokens that somebody who is no admin may have revoked at a time; all at once is one revocation."""
@@ -27,8 +27,8 @@ _AHEAD = 60.0
 class Revoking:
     """Decides who may take which tokens back, and keeps those revocations as long as such tokens could live."""
 
-    def __init__(self, hot: HotStore, longest: float, now: Callable[[], datetime] = wall) -> None:
-        self._hot, self._longest, self._now = hot, longest, now
+    def __init__(self, warm: WarmStore, longest: float, now: Callable[[], datetime] = wall) -> None:
+        self._warm, self._longest, self._now = warm, longest, now
         self._heard: list[Callable[[Revocation], None]] = []
 
     def listen(self, hear: Callable[[Revocation], None]) -> None:
@@ -36,8 +36,8 @@ class Revoking:
         self._heard.append(hear)
 
     async def since(self, after: int) -> tuple[list[Revocation], int]:
-        """Every tenant's revocations; see ``HotStore.revoked``."""
-        return await self._hot.revoked(after=after, now=self._now())
+        """Every tenant's revocations; see ``WarmStore.revoked``."""
+        return await self._warm.revoked(after=after, now=self._now())
 
     async def revoke(
         self,
@@ -78,7 +78,7 @@ class Revoking:
             made = Revocation(who.tenant, "", principal or "", from_now, instant + self._longest, who.id)
         if not admin and token is not None:
             await self._check_own(who, token)
-        kept = await self._hot.revoke(made, now=now)
+        kept = await self._warm.revoke(made, now=now)
         for hear in self._heard:
             hear(kept)
         return kept

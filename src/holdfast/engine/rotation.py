@@ -8,11 +8,11 @@ import msgspec
 
 from holdfast.engine.audit import Audit
 from holdfast.engine.catalogue import Catalogue
-from holdfast.engine.journal import rewrap
+from holdfast.engine.journal import Journal, rewrap
 from holdfast.engine.sealing import KeyRing
+from holdfast.engine.tiering import Tiering
 from holdfast.errors import HoldfastError
 from holdfast.model.session import SealedHead
-from holdfast.ports.hot import HotStore
 from holdfast.ports.warm import Query
 
 
@@ -41,8 +41,9 @@ class Rotation:
     What they seal is not touched, so it costs the same for a large session as for a small one.
     """
 
-    def __init__(self, hot: HotStore, ring: KeyRing, catalogue: Catalogue, audit: Audit) -> None:
-        self._hot, self._ring, self._catalogue, self._audit = hot, ring, catalogue, audit
+    def __init__(self, journal: Journal, tiering: Tiering, ring: KeyRing, catalogue: Catalogue, audit: Audit) -> None:
+        self._journal, self._tiering, self._ring = journal, tiering, ring
+        self._catalogue, self._audit = catalogue, audit
 
     def ids(self) -> KeyIds:
         """Which key-encryption keys there are."""
@@ -55,6 +56,7 @@ class Rotation:
         acknowledging it, that the keys have been rotated, and wraps its data key anew (``Journal.append``).
         """
         key_id, count, failed = self._ring.rotate(), 0, list[str]()
+        await self._tiering.flush()  # the catalogue is the warm tier's
         async for head in self._catalogue.all(Query()):
             try:
                 count += await self._rewrap(head)
@@ -72,5 +74,9 @@ class Rotation:
         return Rotated(key_id, count, tuple(failed), dropped)
 
     async def _rewrap(self, head: SealedHead) -> int:
-        """Wrap one session's data key under the active key; 1 if that was needed."""
-        return int(await rewrap(self._hot, self._ring, head))
+        """Wrap one session's data key under the active key, wherever it is kept; 1 if that was needed."""
+        needed = False
+        if self._tiering.tiered:  # first the one that sessions come up from, so that none brings an old key with it
+            needed = await rewrap(self._journal.warm, self._ring, head)
+        hot = await self._journal.hot.head(head.id)
+        return int((hot is not None and await rewrap(self._journal.hot, self._ring, hot)) or needed)

@@ -17,7 +17,6 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
 from holdfast.errors import LimitExceededError, TamperedError, UnreadableError
-from holdfast.model.change import ChangeSet
 from holdfast.model.entry import EntryHeader, Payload
 from holdfast.model.item import Item
 from holdfast.model.session import Header, SealedHead, SealedItem
@@ -196,9 +195,9 @@ def open_head(cipher: Cipher, head: SealedHead) -> Header:
     return header
 
 
-def seal_payload(cipher: Cipher, header: bytes, changes: ChangeSet, detail: dict[str, object]) -> bytes:
+def seal_payload(cipher: Cipher, header: bytes, payload: Payload) -> bytes:
     """The content of a log entry for rest, bound to its header."""
-    return cipher.seal(deflate(_encode(Payload(changes, detail))), b"entry" + header)
+    return cipher.seal(deflate(_encode(payload)), b"entry" + header)
 
 
 def open_payload(cipher: Cipher, header: bytes, payload: bytes, what: str) -> Payload:

@@ -6,13 +6,15 @@ from collections.abc import AsyncIterator
 
 import msgspec
 
+from holdfast.engine.archiving import Archiving
 from holdfast.engine.audit import Audit
 from holdfast.engine.blobs import Blobs
 from holdfast.engine.journal import Journal
 from holdfast.engine.log import ROOM
 from holdfast.engine.opened import Opened
 from holdfast.engine.sealing import decode_entry
-from holdfast.errors import HoldfastError, SessionGoneError, TamperedError
+from holdfast.engine.tiering import Tiering
+from holdfast.errors import ConflictError, HoldfastError, IntegrityError, SessionGoneError, TamperedError
 from holdfast.model.change import apply
 from holdfast.model.entry import GENESIS, SealedEntry, entry_digest
 from holdfast.model.item import Item
@@ -30,7 +32,10 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 class Verified(msgspec.Struct, frozen=True):
-    """What was found of one session, or (``session`` empty) of an audit chain."""
+    """What was found of one session, or (``session`` empty) of an audit chain.
+
+    ``repaired`` says what was done before, a sentence each.
+    """
 
     session: str
     problems: tuple[Problem, ...]
@@ -38,6 +43,7 @@ class Verified(msgspec.Struct, frozen=True):
     items: int = 0
     blobs: int = 0
     chain: str | None = None
+    repaired: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -47,8 +53,9 @@ class Verified(msgspec.Struct, frozen=True):
 class Verification:
     """Reads everything back and compares. It repairs nothing."""
 
-    def __init__(self, journal: Journal, blobs: Blobs, audit: Audit) -> None:
+    def __init__(self, journal: Journal, blobs: Blobs, audit: Audit, tiering: Tiering, archiving: Archiving) -> None:
         self._journal, self._blobs, self._audit = journal, blobs, audit
+        self._tiering, self._archiving = tiering, archiving
 
     async def chains(self, tenant: str) -> AsyncIterator[Verified]:
         """The audit chain of a tenant."""
@@ -64,10 +71,17 @@ class Verification:
             sink: where it publishes to, None where that is not known.
         """
         session, problems = warm.id, list[Problem]()
+        try:
+            await self._tiering.flush(session)
+        except (ConflictError, IntegrityError) as error:
+            problems.append(Problem("tiers-differ", str(error)))
+        warm = await self._journal.warm.head(session) or warm
         hot = await self._journal.hot.head(session)
         if hot is not None and (hot.step < warm.step or (hot.step == warm.step and hot.digest != warm.digest)):
             problems.append(Problem("tiers-differ", f"hot stands at step {hot.step}, warm at {warm.step}"))
         head = hot or warm
+        if head.archive is not None and head.key is not None:
+            return await self._archive(head, head.archive)
         entries = await self._chain(head, problems)
         if head.key is None and head.status in GONE:
             await self._check_tombstone(head, problems)
@@ -90,6 +104,26 @@ class Verification:
         if sink is not None:
             await self._check_receipts(opened, sink, problems)
         return Verified(session, tuple(problems), entries, opened.header.count, blobs)
+
+    async def _archive(self, head: SealedHead, name: str) -> Verified:
+        """An archived session is read where it is: its log link by link, its items against the header's root."""
+        try:
+            opened = self._journal.unseal(head)
+            entries, snapshot = await self._archiving.read(opened, name)
+            self._journal.unseal_items(opened, snapshot.items)
+        except HoldfastError as error:
+            return Verified(head.id, (Problem(error.code, str(error)),))
+        problems, parent, version = list[Problem](), GENESIS, 0
+        for count, entry in enumerate(entries, 1):
+            wrong = _broken(entry, count, parent, version, purged=False)
+            if wrong is not None:
+                problems.append(Problem("log-chain", f"step {count}: {wrong}"))
+                break
+            parent, version = entry.digest, entry.version
+        if not problems and parent != head.digest:
+            problems.append(Problem("log-chain", f"the archive ends elsewhere than at step {head.step}"))
+        blobs = await self._check_blobs(opened, problems)
+        return Verified(head.id, tuple(problems), len(entries), opened.header.count, blobs)
 
     async def _check_tombstone(self, head: SealedHead, problems: list[Problem]) -> None:
         """What is left of a purged session has no key of its own: the audit chain vouches for where its log ended."""

@@ -51,15 +51,18 @@ class Watching:
     async def _look(self) -> None:
         """While anybody waits, wake those whose sessions another process has written to.
 
-        A store that does not answer wakes everybody, so that they learn of it.
+        A store that does not answer wakes everybody once, so that they learn of it, and once more when it is back.
         """
         mark: int | None = None
+        is_gone = False
         while self._watchers:
-            begun = mark is None
+            begun, moved = mark is None, set[str]()
             try:
                 mark, moved = await self._hot.moved(mark)
             except HoldfastError:
-                mark, begun = None, True
+                mark, begun, is_gone = None, not is_gone, True
+            else:
+                is_gone = False
             if begun:  # of what was written after a follower's last reading and before the mark, nobody is told
                 moved = set(self._watchers)
             for session in moved:

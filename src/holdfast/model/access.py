@@ -86,6 +86,8 @@ VERBS: Mapping[str, frozenset[Role]] = {
     "reopen": _STEER,
     "extend": _STEER,
     "suspend": _STEER,
+    "archive": _STEER,
+    "rehydrate": _STEER,
     "discard": _OWN,
     "revive": _OWN,
     "grant": _OWN,
@@ -96,6 +98,9 @@ VERBS: Mapping[str, frozenset[Role]] = {
 SERVICE_VERBS: Mapping[str, frozenset[str]] = {
     "sweep": frozenset({"operator"}),
     "verify": frozenset({"admin", "auditor"}),
+    "repair": frozenset({"admin"}),
+    "tiers": frozenset({"operator"}),
+    "flush": frozenset({"operator"}),
     "rotate-keys": frozenset({"operator"}),
     "metrics": frozenset({"operator"}),
     "revoke": frozenset({"admin"}),

@@ -44,10 +44,11 @@ class EntryHeader(msgspec.Struct, frozen=True, array_like=True, omit_defaults=Tr
 
 
 class Payload(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The content of an entry: sealed at rest."""
+    """The content of an entry: sealed at rest. ``notes`` are the bodies of those it wrote, null for one it removed."""
 
     changes: ChangeSet = ()
     detail: dict[str, Any] = {}
+    notes: dict[str, msgspec.Raw] = {}
 
 
 class Entry(msgspec.Struct, frozen=True):

@@ -89,6 +89,7 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
     ``state`` the last commit's, which is the state's name. ``undo`` and ``redo`` are the steps of the commits atop
     the two stacks, 0 for an empty one. ``root`` is a keyed hash of the set of items and their versions. ``sealed``
     counts what the data key has encrypted. ``origin`` is the session whose target a reopened one publishes to.
+    ``stale`` is never kept: it says of an answer that the hot tier was gone, so that a newer state may be there.
     """
 
     id: str
@@ -127,6 +128,7 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
     root: bytes = b""
     sealed: int = 0
     purged: bool = False
+    stale: bool = False
 
     def events(self) -> list[datetime]:
         """The times at which something is due: a warning, the expiry, a lapsing lock, an overdue publication, the
@@ -142,16 +144,27 @@ class Header(msgspec.Struct, frozen=True, omit_defaults=True):
             times.append(self.expires)
         return times
 
-    def next_look(self, planned: float | None) -> float | None:
-        """When the sweeper should next look, in epoch seconds, given when it was going to; None for never."""
+    def next_look(self, planned: float | None, rest: float | None = None) -> float | None:
+        """When the sweeper should next look, in epoch seconds, given when it was going to; None for never.
+
+        Args:
+            rest: seconds without a write after which the session may go down a tier; None for never.
+        """
         since, expires, life = self.expiring_since, self.expires, 0.0
+        is_draft = self.status is Status.DRAFT and not self.warned and self.publication is None and self.lock is None
+        due: float | None = None
         if since is not None and expires is not None:
             life = (expires - since).total_seconds()
-            if self.status is Status.DRAFT and not self.warned and self.publication is None and self.lock is None:
-                # The case of every commit to a draft that expires, worked out without a list of all that is due.
-                return next_look(since.timestamp() + first_warning(life), planned, life * SLACK)
-        events = self.events()
-        return next_look(min(events).timestamp(), planned, life * SLACK) if events else None
+        if life and since is not None and is_draft:
+            # The case of every commit to a draft that expires, worked out without a list of all that is due.
+            due = since.timestamp() + first_warning(life)
+        elif events := self.events():
+            due = min(events).timestamp()
+        if rest is not None and self.status in (Status.DRAFT, Status.PUBLISHED):
+            down = self.updated.timestamp() + rest
+            if due is None or down < due:
+                due, life = down, rest
+        return None if due is None else next_look(due, planned, life * SLACK)
 
     def status_at(self, now: datetime) -> Status:
         """The status as of a time: a session past its expiry is expired, swept yet or not; a lapsed lock is no lock."""
@@ -169,6 +182,7 @@ class SealedHead(msgspec.Struct, frozen=True, gc=False):
     Attributes:
         due: epoch seconds at which the sweeper should next look at the session; None for never.
         key: the wrapped data key with its key id, or None once destroyed. Not part of the compare-and-set.
+        archive: key of the object in the cold tier that holds the log, None where the warm tier holds it.
     """
 
     id: str
@@ -183,6 +197,7 @@ class SealedHead(msgspec.Struct, frozen=True, gc=False):
     due: float | None
     sealed: bytes
     key: bytes | None
+    archive: str | None = None
 
 
 class SealedItem(msgspec.Struct, frozen=True, gc=False):

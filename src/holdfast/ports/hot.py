@@ -7,9 +7,10 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Protocol
 
+import msgspec
+
 from holdfast.model.entry import SealedEntry
 from holdfast.model.lease import Lease
-from holdfast.model.revocation import Revocation
 from holdfast.model.session import SealedHead, SealedItem, Write
 
 
@@ -44,6 +45,7 @@ class HotStore(Protocol):
             LeaseHeldError: ``write.fence`` is None, the entry is a commit, and somebody's lease is live at ``now``.
             LimitExceededError: a creation beyond ``write.quota``, counted with the owner's sessions that are not gone.
             StoreFullError: no room; nothing was changed.
+            FlushQueueFullError: of a ``TieredHotStore``: the warm tier is too far behind; nothing was changed.
             StoreUnavailableError: nobody knows whether it landed; send the same write again.
         """
 
@@ -133,28 +135,140 @@ class HotStore(Protocol):
         """
 
     @abstractmethod
-    async def revoke(self, revocation: Revocation, *, now: datetime) -> Revocation:
-        """Keep a revocation until it lapses, durable on return; those that have lapsed at ``now`` are forgotten.
-
-        There is one for a tenant, token and principal. Where there is one already, the later ``before`` and the later
-        ``until`` of the two stand: a revocation never becomes weaker.
-
-        Returns:
-            The revocation as it stands.
-        Raises:
-            StoreFullError: no room; nothing was changed.
-            StoreUnavailableError: nobody knows whether it landed; send the same again.
-        """
-
-    @abstractmethod
-    async def revoked(self, *, after: int, now: datetime) -> tuple[list[Revocation], int]:
-        """The revocations that have not lapsed at ``now``, of every tenant, and a number to go on from.
-
-        Args:
-            after: such a number: then only those kept or changed since it was given; 0 for all. A read that starts
-                after ``revoke`` returned sees that revocation.
-        """
-
-    @abstractmethod
     async def close(self) -> None:
         """Release what is held; writes already sent are finished first."""
+
+
+class Queued(msgspec.Struct, frozen=True):
+    """A session on its way to the warm tier: an entry of the flush queue.
+
+    Attributes:
+        ticket: the store's own name for it.
+        step: the first of its entries that waits to be flushed.
+        tries: how often it has been claimed, this time included.
+        waited: seconds since that entry was written, by the store's clock.
+    """
+
+    ticket: str
+    session: str
+    step: int
+    tries: int = 1
+    waited: float = 0.0
+
+
+class Buried(msgspec.Struct, frozen=True):
+    """A dead letter: an entry that could not be flushed for a reason that waiting does not mend.
+
+    ``reason`` is a stable code.
+    """
+
+    session: str
+    step: int
+    reason: str
+
+
+class Backlog(msgspec.Struct, frozen=True):
+    """How far the warm tier is behind: log entries not acknowledged, seconds the oldest has waited, dead letters."""
+
+    entries: int
+    waited: float
+    buried: int
+
+
+class HotSize(msgspec.Struct, frozen=True):
+    """How much the hot tier holds: sessions, and bytes of memory or disk."""
+
+    sessions: int
+    bytes: int
+
+
+class TieredHotStore(HotStore, Protocol):
+    """A hot store apart from the warm one: what it takes to move sessions between the two.
+
+    A session that is written to is put on the flush queue in the same atomic step, once, and stays there until all that
+    was written to it is acknowledged. Nothing is ever dropped from the queue to make room: where more log entries wait
+    than its bound, writes are refused.
+    """
+
+    @property
+    @abstractmethod
+    def generation(self) -> int:
+        """A number that grows whenever the store may have come back as it was before: with each new connection to a
+        server that is not known to be the same.
+        """
+
+    @property
+    @abstractmethod
+    def durability(self) -> str:
+        """What an acknowledged write survives: ``disk``, or ``hot`` where the store syncs later."""
+
+    @abstractmethod
+    async def claim(self, worker: str, *, limit: int, idle: float, everywhere: bool = True) -> list[Queued]:
+        """Entries of the flush queue, oldest first within a session, for one worker at a time.
+
+        They are those that nobody has claimed, and those that were claimed ``idle`` seconds ago or earlier and not
+        acknowledged: whoever claimed them is taken for dead, be it this worker itself.
+
+        Args:
+            limit: about how many.
+            idle: seconds, by the store's clock.
+            everywhere: look at all there is; else only where this process has written since it last looked.
+        """
+
+    @abstractmethod
+    async def acknowledge(self, flushed: Sequence[tuple[Queued, int]]) -> None:
+        """Take entries off the queue, because the warm tier has each one's session up to a step. Any number of times.
+
+        A session that has been written to beyond that step is put on the queue anew, in the same atomic step.
+        """
+
+    @abstractmethod
+    async def bury(self, queued: Sequence[Queued], reason: str) -> None:
+        """Take entries off the queue and put them among the dead letters, in one step each. The next write to such a
+        session puts it on the queue again.
+        """
+
+    @abstractmethod
+    async def buried(self, *, limit: int) -> list[Buried]:
+        """Dead letters, in no order."""
+
+    @abstractmethod
+    async def exhume(self) -> int:
+        """Put every dead letter back on the queue; how many."""
+
+    @abstractmethod
+    async def backlog(self) -> Backlog:
+        """How long the queue is."""
+
+    @abstractmethod
+    async def evict(self, session: str, *, step: int, now: datetime, force: bool = False) -> bool:
+        """Forget a session, if it still stands at ``step`` and no lease on it is live at ``now``.
+
+        Asked only for a session that the warm tier holds whole. It goes on counting towards its owner's quota, unless
+        it is gone, and no creation under its id lands any more.
+
+        Args:
+            force: whatever lease is live; any state may then be installed in its place, also where it was not here.
+        Returns:
+            Whether it was there, and is not any more.
+        """
+
+    @abstractmethod
+    async def install(
+        self, head: SealedHead, items: Sequence[SealedItem], entries: Sequence[SealedEntry], *, fence: int
+    ) -> bool:
+        """Put a session here as it stands in the warm tier, if it is not here; durable on return.
+
+        It is not queued, and its ``due`` counts.
+
+        Args:
+            items: all of them.
+            entries: the end of its log, up to ``head.step``, without a gap; what lies before counts as trimmed.
+            fence: number that the next lease's is above.
+        Returns:
+            False if it is here already, or was evicted at a later step: nothing is changed.
+        """
+
+    @abstractmethod
+    async def size(self) -> HotSize:
+        """How much is held. An estimate will do; it costs little."""

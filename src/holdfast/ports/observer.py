@@ -12,6 +12,9 @@ import msgspec
 from holdfast.model.lease import Lease
 from holdfast.model.session import Header
 
+CLOSED, PROBING, OPENED = "closed", "probing", "opened"
+"""The states of a store's breaker: asked as ever; one call is let through, to see; not asked."""
+
 
 class Lags(msgspec.Struct, frozen=True):
     """How far the engine is behind with what it does by itself.
@@ -67,6 +70,14 @@ class Observer(Protocol):
             session: the one it failed for, empty if it failed as a whole.
         """
 
+    @abstractmethod
+    def broke(self, tier: str, state: str) -> None:
+        """The breaker of a tier's store is in a state: ``closed`` when the engine is opened, ``opened`` after failures
+        in a row and after each probe that failed, ``probing``, and ``closed`` once a probe is answered.
+
+        Stores that are not reached over a network have no breaker.
+        """
+
 
 _quietly = contextlib.suppress(Exception)
 
@@ -96,3 +107,8 @@ class Observers(Observer):
         for observer in self._observers:
             with _quietly:
                 observer.failed(what, code, session)
+
+    def broke(self, tier: str, state: str) -> None:
+        for observer in self._observers:
+            with _quietly:
+                observer.broke(tier, state)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Protocol
 
 import msgspec
 
 from holdfast.model.cursor import PageCursor
 from holdfast.model.entry import SealedEntry
-from holdfast.model.session import SealedHead
+from holdfast.model.revocation import Revocation
+from holdfast.model.session import SealedHead, SealedItem
 
 
 class Query(msgspec.Struct, frozen=True):
@@ -49,6 +51,21 @@ class ChainEnd(msgspec.Struct, frozen=True):
     end: bytes
 
 
+class Snapshot(msgspec.Struct, frozen=True):
+    """Every item of a session as it stood at a step."""
+
+    step: int
+    items: tuple[SealedItem, ...]
+
+
+class WarmSize(msgspec.Struct, frozen=True):
+    """How much the warm tier holds: sessions, how many of them are archived, and bytes on disk."""
+
+    sessions: int
+    archived: int
+    bytes: int
+
+
 class WarmStore(Protocol):
     """Insert-only entries keyed ``session:step``, opaque payloads, no transaction over more than one session."""
 
@@ -67,7 +84,8 @@ class WarmStore(Protocol):
             members: who beside the owner may know of the session from this head on; None: who was before.
 
         Raises:
-            AlreadyExistsError: another entry stands at one of the steps; nothing of the call is kept.
+            AlreadyExistsError: another entry stands at one of the steps or under one of the change ids, or the head
+                kept at the same step has another digest; nothing of the call is kept.
             StoreFullError, StoreUnavailableError: as for ``HotStore.write``.
         """
 
@@ -87,6 +105,10 @@ class WarmStore(Protocol):
     @abstractmethod
     async def at(self, session: str, steps: Sequence[int]) -> dict[int, SealedEntry]:
         """The entries at some steps, by step; without those that are not there."""
+
+    @abstractmethod
+    async def change(self, session: str, change: str) -> SealedEntry | None:
+        """The entry with a change id, None if there is none. It costs no more the longer the log is."""
 
     @abstractmethod
     async def find(self, query: Query, *, after: PageCursor | None, limit: int) -> list[SealedHead]:
@@ -111,8 +133,58 @@ class WarmStore(Protocol):
         """Leave of every payload of the log its hash (``purged_payload``), forget the members, destroy the data key and
         clear ``due``, all in one step.
 
-        The head and the headers of the entries stay. A session that is not there is no error.
+        The head and the headers of the entries stay; the snapshot and every item go. A session that is not there is no
+        error.
         """
+
+    @abstractmethod
+    async def due(self, *, now: datetime, limit: int) -> list[str]:
+        """Ids of sessions whose ``due`` is not after ``now``, the longest due first."""
+
+    @abstractmethod
+    async def defer(self, session: str, *, step: int, due: datetime | None) -> None:
+        """Set when a session is next due, if it still stands at ``step``."""
+
+    @abstractmethod
+    async def snapshot(self, session: str, snapshot: Snapshot) -> None:
+        """Keep the items of a session in place of an older snapshot; durable on return.
+
+        One that is older than the one kept changes nothing, nor does one of a session that is purged, a stub, or not
+        there.
+        """
+
+    @abstractmethod
+    async def items(self, session: str) -> Snapshot | None:
+        """The newest snapshot, None if there is none."""
+
+    @abstractmethod
+    async def archive(self, session: str, *, step: int, key: str) -> bool:
+        """Make a stub of a session that stands at ``step``: forget its log and its items, and keep with its head where
+        they are. One step, durable on return.
+
+        Args:
+            key: of the object in the cold tier that holds them.
+        Returns:
+            False if it stands elsewhere, is purged, is archived under another key, or is not there; nothing was
+            changed. The same again answers True.
+        """
+
+    @abstractmethod
+    async def restore(self, session: str, entries: Sequence[SealedEntry], snapshot: Snapshot, *, key: str) -> None:
+        """Take back what a stub was made of, and forget where it was; in one step, durable on return.
+
+        Entries that are there already change nothing. What was purged meanwhile is not taken back, nor is anything of a
+        session that is no stub, or is one of another object by now.
+
+        Args:
+            key: of the object that they were read from.
+        Raises:
+            AlreadyExistsError: another entry has come to the stub; nothing was changed.
+        """
+
+    @abstractmethod
+    async def size(self) -> WarmSize:
+        """How much is held. An estimate will do; it costs little."""
 
     @abstractmethod
     async def record(self, rows: Sequence[AuditRow], *, end: bytes) -> bool:
@@ -140,6 +212,29 @@ class WarmStore(Protocol):
     @abstractmethod
     async def chains(self) -> dict[str, ChainEnd]:
         """Where every audit chain ends, kept apart from the lines so that a truncation shows."""
+
+    @abstractmethod
+    async def revoke(self, revocation: Revocation, *, now: datetime) -> Revocation:
+        """Keep a revocation until it lapses, durable on return; those that have lapsed at ``now`` are forgotten.
+
+        There is one for a tenant, token and principal. Where there is one already, the later ``before`` and the later
+        ``until`` of the two stand: a revocation never becomes weaker.
+
+        Returns:
+            The revocation as it stands.
+        Raises:
+            StoreFullError: no room; nothing was changed.
+            StoreUnavailableError: nobody knows whether it landed; send the same again.
+        """
+
+    @abstractmethod
+    async def revoked(self, *, after: int, now: datetime) -> tuple[list[Revocation], int]:
+        """The revocations that have not lapsed at ``now``, of every tenant, and a number to go on from.
+
+        Args:
+            after: such a number: then only those kept or changed since it was given; 0 for all. A read that starts
+                after ``revoke`` returned sees that revocation.
+        """
 
     @abstractmethod
     async def close(self) -> None:

@@ -15,9 +15,6 @@ from holdfast.wire import forms
 
 JSON = "application/json"
 DURABILITY = "holdfast-durability"
-DISK = "disk"
-DURABLE = {DURABILITY: DISK}
-"""The headers of every answer to a write that says nothing of a session's state."""
 MINIMAL = {204: "Done, as `Prefer: return=minimal` asked."}
 """What the OpenAPI document says of the short answer to a commit."""
 
@@ -25,11 +22,20 @@ _EXPIRING = frozenset({Status.DRAFT, Status.LOCKED})
 
 
 def stated(header: Header) -> dict[str, str]:
-    """The headers that tell the state of a session: its tag, and when it expires (RFC 8594)."""
-    headers = {"etag": tag(header)}
+    """The headers that tell the state of a session: its tag, and when it expires (RFC 8594).
+
+    A stale one has no tag: there may be a newer state, and nobody is to take this one for current when it is asked for
+    again.
+    """
+    headers = {} if header.stale else {"etag": tag(header)}
     if header.expires is not None and header.status in _EXPIRING:
         headers["sunset"] = http_date(header.expires)
     return headers
+
+
+def durable(service: Service) -> dict[str, str]:
+    """The headers of an answer to a write that says nothing of a session's state: what it survives."""
+    return {DURABILITY: service.engine.policy.durability}
 
 
 def answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
@@ -47,14 +53,14 @@ def unchanged(header: Header) -> Response:
     return Response(None, 304, headers=stated(header))
 
 
-def empty(headers: dict[str, str] | None = None) -> Response:
-    """204."""
-    return Response(None, 204, headers=DURABLE | (headers or {}))
+def empty(headers: dict[str, str]) -> Response:
+    """204, for a write."""
+    return Response(None, 204, headers=headers)
 
 
-def moved(header: Header, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+def moved(service: Service, header: Header) -> Response:
     """A session's header after a step of its life."""
-    return answer(header, status, stated(header) | DURABLE | (headers or {}))
+    return answer(header, headers=stated(header) | durable(service))
 
 
 def committed(made: Committed) -> Response:
@@ -66,7 +72,7 @@ async def written(service: Service, made: Committed, who: Principal, prefer: str
     """What a commit came to, as long as the asker prefers (RFC 7240)."""
     wanted = preference(prefer)
     if wanted == "minimal":
-        return empty({"etag": tag(made), "preference-applied": "return=minimal"})
+        return empty({"etag": tag(made), DURABILITY: made.durability, "preference-applied": "return=minimal"})
     if wanted == "representation":
         found = await service.engine.read(made.session, who)
         headers = {
@@ -81,5 +87,5 @@ async def written(service: Service, made: Committed, who: Principal, prefer: str
 def created(service: Service, made: Session) -> Response:
     """201 for a new session, with its address."""
     header = made.header
-    headers = stated(header) | DURABLE | {"location": f"/v1/sessions/{header.id}"}
+    headers = stated(header) | durable(service) | {"location": f"/v1/sessions/{header.id}"}
     return sent(service.wholes.bytes_of(made), 201, headers)

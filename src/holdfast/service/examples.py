@@ -53,6 +53,7 @@ _HEADER: dict[str, Any] = {
     "origin": None,
     "source": {},
     "purged": False,
+    "stale": False,
 }
 _ITEM = {"key": "chunks/0001", "position": "a0", "version": 2, "body": {"text": _TEXT}}
 _ENTRY = {
@@ -145,8 +146,24 @@ EXAMPLES: Mapping[str, Any] = {
         "version": 2,
         "outcome": "permission-denied",
     },
-    "Swept": {"warned": 1, "expired": 0, "unlocked": 0, "purged": 0, "recovered": 0, "failed": {}},
-    "Verified": {"session": _ID, "problems": [], "entries": 2, "items": 1, "blobs": 0, "chain": None},
+    "Swept": {"warned": 1, "expired": 0, "unlocked": 0, "purged": 0, "recovered": 0, "rested": 0, "failed": {}},
+    "Verified": {
+        "session": _ID,
+        "problems": [],
+        "entries": 2,
+        "items": 1,
+        "blobs": 0,
+        "chain": None,
+        "repaired": ["the warm tier's step 2 counts, not the hot tier's 1"],
+    },
+    "Tiers": {
+        "tiered": True,
+        "flush": {"entries": 3, "waited": 0.142, "buried": 1},
+        "buried": [{"session": _ID, "step": 2, "reason": "unreadable"}],
+        "hot": {"sessions": 812, "bytes": 96_468_992},
+        "warm": {"sessions": 40_215, "archived": 31_007, "bytes": 2_147_483_648},
+    },
+    "Flushed": {"flushed": 3},
     "KeyIds": {"active": "key-yfpwb6d6p24t", "ids": ["key-yfpwb6d6p24t"]},
     "Rotated": {"key_id": "key-h6pxoixg6rco", "sessions": 43, "failed": [], "dropped": []},
     "Revocation": {

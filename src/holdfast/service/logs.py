@@ -25,7 +25,7 @@ from structlog.typing import FilteringBoundLogger
 
 from holdfast.model.lease import Lease
 from holdfast.model.session import Header
-from holdfast.ports.observer import Observer
+from holdfast.ports.observer import CLOSED, OPENED, Observer
 
 REQUEST: ContextVar[str] = ContextVar("holdfast_request", default="")
 """The id of the request that is being served."""
@@ -90,6 +90,7 @@ class Logs(Observer):
         )
         self.log: FilteringBoundLogger = wrapped.bind()
         self._by_level = {name: getattr(self.log, name) for name in _LEVELS}
+        self._broken: set[str] = set()
 
     # -- what the engine tells -----------------------------------------------------------------------------------------
 
@@ -105,6 +106,18 @@ class Logs(Observer):
 
     def failed(self, what: str, code: str, session: str = "") -> None:
         self.log.warning(f"{what}_failed", code=code, **({"session": session} if session else {}))
+
+    def broke(self, tier: str, state: str) -> None:
+        """An outage is two lines, however long it lasts and however often the store is tried meanwhile."""
+        if state == CLOSED:
+            if tier in self._broken:
+                self._broken.remove(tier)
+                self.log.info("breaker_closed", tier=tier)
+        elif state == OPENED and tier not in self._broken:
+            self._broken.add(tier)
+            self.log.warning("breaker_opened", tier=tier)
+        else:
+            self.log.debug("breaker_tried", tier=tier, state=state)
 
     # -- what the service tells ----------------------------------------------------------------------------------------
 

@@ -7,24 +7,29 @@ are bounded: routes are templates and never paths, operations are those that are
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from datetime import datetime
+from typing import Any, TypeVar
 
 from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from holdfast.engine.engine import Engine
+from holdfast.engine.tiering import Tiers
 from holdfast.errors import HoldfastError
 from holdfast.model.lease import Lease
 from holdfast.model.session import LIFECYCLE, Header
-from holdfast.ports.observer import Observer
+from holdfast.ports.observer import CLOSED, OPENED, PROBING, Observer
 
 REQUEST_SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 10.0)
 STORE_SECONDS = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.1, 0.2, 0.5, 2.0)
 SESSION_SECONDS = (60.0, 300.0, 900.0, 3_600.0, 14_400.0, 43_200.0, 86_400.0, 259_200.0, 604_800.0, 2_592_000.0)
+PATIENCE = 3.0
+"""Seconds that a scrape waits for stores; those of Prometheus give up after 10."""
 OTHER, NONE = "other", "none"
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -33,6 +38,9 @@ _OPERATIONS = LIFECYCLE.keys() | {"create", "undo", "redo", "restore"} | set(_LE
 _OUTCOMES = {"publish": "published", "discard": "discarded", "expire": "expired"}
 _UNDER_WAY = ("draft", "locked")
 _MOST_LABELS = 2_000
+_BREAKER = {CLOSED: 0, PROBING: 1, OPENED: 2}
+
+Found = TypeVar("Found")
 
 
 class Meters(Observer):
@@ -42,6 +50,10 @@ class Meters(Observer):
         self.streams = 0
         self._engine: Engine | None = None
         self._active: Mapping[tuple[str, str], int] | None = None
+        self._tiers: Tiers | None = None
+        self._asking: dict[str, asyncio.Task[Any]] = {}
+        self._breakers: dict[str, str] = {}
+        self._opened: dict[str, int] = {}
         self._limited = self._unknown = 0
         self._operations = dict.fromkeys(sorted(_OPERATIONS | {OTHER}), 0)
         self._durations = {outcome: Spread(SESSION_SECONDS) for outcome in _OUTCOMES.values()}
@@ -79,6 +91,12 @@ class Meters(Observer):
     def failed(self, what: str, code: str, session: str = "") -> None:
         self._failures[what] = self._failures.get(what, 0) + 1
 
+    def broke(self, tier: str, state: str) -> None:
+        before = self._breakers.get(tier, CLOSED)
+        self._breakers[tier] = state
+        # After a probe that failed it is still the same outage.
+        self._opened[tier] = self._opened.get(tier, 0) + (state == OPENED and before == CLOSED)
+
     # -- what the service tells ----------------------------------------------------------------------------------------
 
     def request(self, route: str, method: str, status: int, seconds: float) -> None:
@@ -107,17 +125,36 @@ class Meters(Observer):
 
     async def render(self) -> bytes:
         """Every figure in the text format of Prometheus. Those that a store would have to give are left out if it does
-        not answer.
+        not answer soon.
         """
-        self._active = None
-        if self._engine is not None:
-            with contextlib.suppress(HoldfastError):
-                counted = await self._engine.counts()
-                kinds = {kind for _, kind in counted} | self._engine.kinds.keys()
-                self._active = {
-                    (status, kind): counted.get((status, kind), 0) for status in _UNDER_WAY for kind in sorted(kinds)
-                }
+        counted, tiers = await asyncio.gather(self._soon("counts", self._count), self._soon("tiers", self._look))
+        self._active, self._tiers = counted, tiers
         return generate_latest(self._registry) + "".join(self._histograms()).encode()
+
+    async def _soon(self, what: str, ask: Callable[[], Awaitable[Found | None]]) -> Found | None:
+        """What stores answer, None if they do not answer soon. While one is being waited for it is not asked again."""
+
+        async def asked() -> Found | None:
+            with contextlib.suppress(HoldfastError):
+                return await ask()
+            return None
+
+        task: asyncio.Task[Found | None] | None = self._asking.get(what)
+        if task is None:
+            task = self._asking[what] = asyncio.create_task(asked(), name=f"holdfast-metrics-{what}")
+            task.add_done_callback(lambda _: self._asking.pop(what))
+        done, _ = await asyncio.wait((task,), timeout=PATIENCE)
+        return task.result() if done else None
+
+    async def _count(self) -> Mapping[tuple[str, str], int] | None:
+        if self._engine is None:
+            return None
+        counted = await self._engine.counts()
+        kinds = {kind for _, kind in counted} | self._engine.kinds.keys()
+        return {(status, kind): counted.get((status, kind), 0) for status in _UNDER_WAY for kind in sorted(kinds)}
+
+    async def _look(self) -> Tiers | None:
+        return None if self._engine is None else await self._engine.tier_state()
 
     def _histograms(self) -> Iterator[str]:
         """The histograms as text. There are thousands of samples in them, which the library would take 50 ms to write,
@@ -159,6 +196,7 @@ class Meters(Observer):
         for what, count in self._failures.items():
             failures.add_metric((what,), count)
         yield failures
+        yield from self._tiered()
         if self._engine is not None:
             lags = self._engine.lags()
             yield GaugeMetricFamily("holdfast_audit_pending", "Audit lines that are not written yet.", lags.audit)
@@ -167,6 +205,49 @@ class Meters(Observer):
             yield GaugeMetricFamily(
                 "holdfast_sweep_age_seconds", "Since the sweeper's last whole round.", lags.sweep_seconds
             )
+
+    def _tiered(self) -> Iterator[Metric]:
+        """The breakers, and how the tiers stand: what of them has answered."""
+        if self._breakers:
+            states = GaugeMetricFamily(
+                "holdfast_breaker_state",
+                "The breaker of a store: 0 closed, 1 half open, 2 open.",
+                labels=("tier",),
+            )
+            opened = CounterMetricFamily(
+                "holdfast_breaker_opened", "Outages for which a breaker opened.", labels=("tier",)
+            )
+            for tier, state in self._breakers.items():
+                states.add_metric((tier,), _BREAKER[state])
+                opened.add_metric((tier,), self._opened[tier])
+            yield states
+            yield opened
+        if self._tiers is None:
+            return
+        flush, hot, warm = self._tiers.flush, self._tiers.hot, self._tiers.warm
+        if flush is not None:
+            yield GaugeMetricFamily(
+                "holdfast_flush_queue_entries", "Writes that the warm tier does not have yet.", flush.entries
+            )
+            yield GaugeMetricFamily("holdfast_flush_lag_seconds", "Age of the oldest of them.", flush.waited)
+            yield GaugeMetricFamily(
+                "holdfast_flush_dead_letters", "Writes that could not be flushed and wait for help.", flush.buried
+            )
+        sessions: dict[str, int] = {}
+        sizes: dict[str, int] = {}
+        if hot is not None:
+            sessions["hot"], sizes["hot"] = hot.sessions, hot.bytes
+        if warm is not None:
+            sessions["warm"], sessions["cold"], sizes["warm"] = warm.sessions, warm.archived, warm.bytes
+        for name, meaning, figures in (
+            ("holdfast_tier_sessions", "Sessions that a tier holds; cold are those that are archived.", sessions),
+            ("holdfast_tier_bytes", "Bytes that a tier holds, in memory or on disk.", sizes),
+        ):
+            if figures:
+                family = GaugeMetricFamily(name, meaning, labels=("tier",))
+                for tier, figure in figures.items():
+                    family.add_metric((tier,), figure)
+                yield family
 
 
 class Spread:

@@ -13,6 +13,7 @@ from holdfast.errors import (
     HoldfastError,
     RateLimitedError,
     ServiceError,
+    StoreDownError,
     UnavailableError,
     VersionConflictError,
 )
@@ -64,6 +65,9 @@ STATUSES: Mapping[str, int] = {
     # wait; the outcome is open
     "unavailable": 503,
     "store-unavailable": 503,
+    "store-down": 503,
+    "flush-queue-full": 503,
+    "tier-behind": 503,
     "store-full": 507,
     "sink-unavailable": 503,
     "stopping": 503,
@@ -141,7 +145,7 @@ def problem(error: BaseException, request: str | None = None, *, status: int | N
     known = error if isinstance(error, HoldfastError) else ServiceError("The service failed unexpectedly.", request)
     status = status_of(known) if status is None else status
     headers = {"cache-control": "no-store"}
-    if isinstance(known, RateLimitedError):
+    if isinstance(known, RateLimitedError | StoreDownError):
         headers["retry-after"] = str(max(1, round(known.retry_after + 0.5)))
     elif isinstance(known, UnavailableError) and status in (503, 507, 408):
         headers["retry-after"] = str(RETRY_AFTER)

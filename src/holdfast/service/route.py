@@ -16,6 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from holdfast.engine.gate import STALE
 from holdfast.errors import InvalidRequestError
 
 _READING = frozenset({"GET", "HEAD"})
@@ -76,6 +77,7 @@ class Route(APIRoute):
 
         async def handle(request: Request) -> Response:
             given: dict[str, Any] = {}
+            STALE.set(False)
             if request_name is not None:
                 given[request_name] = request
             if who is not None:
@@ -89,6 +91,8 @@ class Route(APIRoute):
             if wanted or refused:
                 _take(header, _said(request, wanted, refused), given)
             response: Response = await endpoint(**given)
+            if STALE.get():
+                response.headers["holdfast-stale"] = "true"
             return response
 
         return handle

@@ -36,9 +36,13 @@ EVERY = (
     "stopping",
     "unavailable",
     "store-unavailable",
+    "store-down",
     "service",
 )
 """How any route can fail that asks who you are."""
+
+BEHIND = ("flush-queue-full", "tier-behind")
+"""How any route can fail that writes to a session, where hot and warm tier are apart."""
 
 BODY = ("media-type", "limit-exceeded")
 """How any route can fail that takes a body."""
@@ -55,13 +59,21 @@ CREATE = (
     "store-full",
     "tampered",
     "unreadable",
+    *BEHIND,
 )
 """How making a session can fail."""
 
-SESSION = (*EVERY, "session-not-found", "session-gone", "permission-denied", "tampered", "unreadable")
+SESSION = (
+    *EVERY,
+    "session-not-found",
+    "session-gone",
+    "permission-denied",
+    "tampered",
+    "unreadable",
+)
 """How any route of one session can fail."""
 
-STEP = (*SESSION, "not-draft", "lock-held", "publication-pending", "invalid-change", "store-full")
+STEP = (*SESSION, "not-draft", "lock-held", "publication-pending", "invalid-change", "store-full", *BEHIND)
 """How a step of a session's life can fail."""
 
 EDIT = (
@@ -87,10 +99,18 @@ _STATE_HEADERS = {
     "ETag": {"description": "The tag of the session's state.", "schema": {"type": "string"}},
     "Sunset": {"description": "When the session expires (RFC 8594).", "schema": {"type": "string"}},
 }
+_READ_HEADERS = {
+    "Holdfast-Stale": {
+        "description": "`true` where the warm tier has answered for the hot one: there may be a newer state. Such an"
+        " answer has no tag, and is for no cache.",
+        "schema": {"const": "true"},
+    },
+}
 _WRITE_HEADERS = {
     "Holdfast-Durability": {
-        "description": "Where the write is safe: `disk` is on disk before the answer.",
-        "schema": {"type": "string"},
+        "description": "What the write survives: `disk` is on the hot tier's disk before the answer, `warm` in the warm"
+        " tier, `hot` in the hot tier's memory.",
+        "schema": {"enum": ["hot", "disk", "warm"]},
     },
 }
 
@@ -156,6 +176,8 @@ class Routes:
             summary: what it does in a few words, if not the beginning of its docstring.
         """
         headers = {**(_STATE_HEADERS if state else {}), **(_WRITE_HEADERS if writes else {})}
+        if method == "GET" and "{session}" in path:
+            headers |= _READ_HEADERS
         if status == 201:
             headers |= _MADE_HEADERS
         answered: dict[str, Any] = {}

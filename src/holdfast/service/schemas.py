@@ -124,6 +124,12 @@ class Rotation(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     drop: bool = False
 
 
+class Flushing(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``retry`` tries the dead letters again too."""
+
+    retry: bool = False
+
+
 class Revoking(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A token by its ``jti``; or all tokens of a principal, or of everybody in the tenant, that were issued before a
     time (epoch seconds; null: now).

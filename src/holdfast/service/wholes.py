@@ -18,6 +18,8 @@ class Wholes:
     def bytes_of(self, session: Session) -> bytes:
         """A session as JSON. Who may see it has been asked already."""
         header = session.header
+        if header.stale:  # which its digest does not tell
+            return whole(session)
         kept = self._kept.get(header.id)
         if kept is not None and kept[0] == header.digest:
             self._kept.move_to_end(header.id)

@@ -50,6 +50,10 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     lock: float = 900.0
     lease: float = 30.0
     sweep: float = 60.0
+    suspend_after: float | None = 3_600.0
+    archive_after: float | None = None
+    flush_queue: int = 10_000
+    acknowledge: str = "hot"
     service: Service = Service()
     auth: Auth = Auth()
 
@@ -194,6 +198,27 @@ SETTINGS = (
     Setting("lock", "time", "How long a preview holds the draft still."),
     Setting("lease", "time", "How long a lease lasts without a heartbeat."),
     Setting("sweep", "time", "How often the sweeper looks for what is due."),
+    Setting(
+        "suspend_after",
+        "time?",
+        "How long after its last write a session leaves the hot tier for the warm one, where the two are apart. None:"
+        " never.",
+    ),
+    Setting(
+        "archive_after",
+        "time?",
+        "How long after its last write a draft or published session goes to the cold tier. None: never.",
+    ),
+    Setting(
+        "flush_queue",
+        "count",
+        "Writes that may wait for the warm tier, in each partition of the hot one; beyond it writes are refused.",
+    ),
+    Setting(
+        "acknowledge",
+        "acknowledged",
+        "Which tier must have a write before it is acknowledged; `warm` waits for the warm one each time.",
+    ),
     Setting("service.host", "text", "The address the service listens on. In local mode only a loopback one."),
     Setting("service.port", "port", "The port it listens on."),
     Setting("service.origins", "origins", "Origins whose pages may call it from a browser (CORS). Empty: none."),

@@ -16,6 +16,7 @@ _WORD = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 _ORIGIN = re.compile(r"https?://[a-z0-9.\-\[\]:]+(:[0-9]+)?")
 _LEVELS = ("debug", "info", "warning", "error")
 FAMILIES = ("HS", "RS", "PS", "ES", "EdDSA")
+_TIERS = ("hot", "warm")
 _NONE = frozenset({"none", "never", "permanent"})
 _LONGEST = 100 * 365 * 86_400.0
 
@@ -143,6 +144,12 @@ def _level(value: Any, base: Path) -> str:
     return value.lower()
 
 
+def _acknowledged(value: Any, base: Path) -> str:
+    if value not in _TIERS:
+        raise ValueError
+    return str(value)
+
+
 _TIMES = "a time above 0 in seconds, or with a unit: ms, s, m, h, d, w (90, '15m', '24h')"
 _SIZES = "a whole number of bytes from 1 on, or with a unit: kB, MB, GB, KiB, MiB, GiB (1000000, '10MB')"
 _URLS = "a URL with its scheme (file:///srv/cold, s3://bucket/prefix)"
@@ -159,6 +166,7 @@ SORTS: Mapping[str, tuple[Callable[[Any, Path], Any], str]] = {
     "port": (_port, "a port number; 0 takes one that is free"),
     "origins": (_origins, "origins such as https://studio.example.org, with commas between"),
     "family": (_family, f"one of {', '.join(FAMILIES)}"),
+    "acknowledged": (_acknowledged, f"one of {', '.join(_TIERS)}"),
     "level": (_level, f"one of {', '.join(_LEVELS)}"),
     "bytes": (_bytes, _SIZES),
     "count": (_count, "a whole number from 1 on"),

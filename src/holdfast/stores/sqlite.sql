@@ -1,5 +1,6 @@
 -- The embedded hot and warm tiers, in one file. Both see the same log: what is committed hot is warm already, and nothing is
--- kept twice. Sessions are numbered here so that index entries stay short.
+-- kept twice. Sessions are numbered here so that index entries stay short. A file that was made by an older Holdfast is brought
+-- to this by UPGRADES in sqlite_rows.py.
 
 CREATE TABLE IF NOT EXISTS session (
     no        INTEGER PRIMARY KEY,
@@ -19,12 +20,15 @@ CREATE TABLE IF NOT EXISTS session (
     seconds   REAL    NOT NULL DEFAULT 0,
     key       BLOB,                         -- wrapped data key; NULL: destroyed
     purged    INTEGER NOT NULL DEFAULT 0,   -- 1: of payloads only the hashes are left
-    sealed    BLOB    NOT NULL
+    sealed    BLOB    NOT NULL,
+    archive   TEXT,                         -- key of the object in the cold tier that holds log and items
+    snapped   INTEGER                       -- the step its items stand at; NULL: none are kept
 ) STRICT;
 CREATE INDEX IF NOT EXISTS session_newest ON session (tenant, created DESC, id DESC);
 CREATE INDEX IF NOT EXISTS session_owner ON session (tenant, owner, created DESC, id DESC);
 CREATE INDEX IF NOT EXISTS session_under_way ON session (status, kind) WHERE status IN ('draft', 'locked');
 CREATE INDEX IF NOT EXISTS session_due ON session (due) WHERE due IS NOT NULL;
+CREATE INDEX IF NOT EXISTS session_archived ON session (no) WHERE archive IS NOT NULL;
 
 CREATE TABLE IF NOT EXISTS member (         -- who beside the owner may know of a session
     tenant    TEXT    NOT NULL,
@@ -35,7 +39,7 @@ CREATE TABLE IF NOT EXISTS member (         -- who beside the owner may know of 
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS member_session ON member (id);
 
-CREATE TABLE IF NOT EXISTS item (
+CREATE TABLE IF NOT EXISTS item (           -- the newest snapshot, which each hot write keeps up with the session
     session   INTEGER NOT NULL,
     id        BLOB    NOT NULL,
     version   INTEGER NOT NULL,

@@ -30,7 +30,7 @@ class ColdStoreSuite:
         for store in pair:
             await store.close()
 
-    @pytest.mark.parametrize("size", [0, 1, 4_096, 5_000_000])
+    @pytest.mark.parametrize("size", [0, 1, 4_096, 5_000_000, 20_000_001])
     async def test_an_object_is_kept_whole_and_seen_by_all(self, stores: Any, size: int) -> None:
         one, other = stores
         data = hashlib.shake_256(b"%d" % size).digest(size)
@@ -94,6 +94,37 @@ class ColdStoreSuite:
         data = b"the same" * 1_000
         await asyncio.gather(*(stores[racer % 2].put("race/same", data) for racer in range(16)))
         assert await stores[0].get("race/same") == data
+
+    async def test_a_large_object_again_changes_nothing_and_another_is_refused(self, stores: Any) -> None:
+        one, other = stores
+        first, second = large(1), large(2)
+        await one.put("blobs/ab/abcd", first)
+        await other.put("blobs/ab/abcd", first)
+        for another in (second, first[:-1], b"small"):
+            with pytest.raises(AlreadyExistsError):
+                await other.put("blobs/ab/abcd", another)
+        await one.put("blobs/ab/small", b"small")
+        with pytest.raises(AlreadyExistsError):
+            await other.put("blobs/ab/small", first)
+        assert await one.get("blobs/ab/abcd") == first
+        assert await one.get("blobs/ab/small") == b"small"
+        assert {key async for key in one.keys("blobs/")} == {"blobs/ab/abcd", "blobs/ab/small"}
+
+    async def test_of_racing_large_objects_exactly_one_is_kept(self, stores: Any) -> None:
+        racers = [large(racer) for racer in range(4)]
+        outcomes = await asyncio.gather(
+            *(stores[racer % 2].put("race/large", data) for racer, data in enumerate(racers)), return_exceptions=True
+        )
+        won = [data for data, outcome in zip(racers, outcomes, strict=True) if outcome is None]
+        assert len(won) == 1
+        assert sum(isinstance(outcome, AlreadyExistsError) for outcome in outcomes) == 3
+        assert await stores[0].get("race/large") == await stores[1].get("race/large") == won[0]
+
+    async def test_no_refusal_shows_a_key_or_content(self, stores: Any) -> None:
+        await stores[0].put("blobs/ab/abcd", b"the content")
+        with pytest.raises(AlreadyExistsError) as caught:
+            await stores[1].put("blobs/ab/abcd", b"the other")
+        assert not [word for word in ("blobs", "abcd", "the content", "the other") if word in str(caught.value)]
 
     async def test_an_object_that_is_not_there_is_none(self, stores: Any) -> None:
         assert await stores[0].get("blobs/ab/abcd") is None
@@ -162,6 +193,11 @@ class ColdStoreSuite:
         store = await opened(connect)
         await store.close()
         await store.close()
+
+
+def large(number: int) -> bytes:
+    """Bytes that no adapter would send in one piece, others for each number."""
+    return hashlib.shake_256(b"large %d" % number).digest(1 << 20) * 17
 
 
 async def opened(connect: Connect) -> ColdStore:

@@ -16,14 +16,13 @@ from holdfast.model.entry import SealedEntry, purged_payload
 from holdfast.model.session import SealedItem
 from holdfast.testing.handles import Connect, Pair, build, everything, items_of, opened
 from holdfast.testing.lease import LeaseSuite
-from holdfast.testing.revocation import RevocationSuite
 from holdfast.testing.samples import NOW, content, entry_at, head_at, later, write_at
 
 ODD = ["s", "S", "s ", "s:1", "s/1", "s*", "s?", "{s}", "[s]", "%73", "ключ", "s\n", "'", "x" * 200]
 """Ids that an adapter might mix up."""
 
 
-class HotStoreSuite(LeaseSuite, RevocationSuite):
+class HotStoreSuite(LeaseSuite):
     """Subclass it and give ``connect``: called twice, it gives two handles on the same, at first empty, data."""
 
     # -- reading -----------------------------------------------------------------------------------------------------

@@ -106,7 +106,7 @@ class Machine(RuleBasedStateMachine):
         items = [(f"chunks/{n}", text) for n, text in enumerate(bodies)]
         made: Session = self._run(
             self._engines[at].create(
-                _as(who),
+                principal(who),
                 kind="knowledge",
                 items=[(key, {"text": text}) for key, text in items],
                 retention=Retention(ttl=ttl, sliding=sliding),
@@ -148,7 +148,7 @@ class Machine(RuleBasedStateMachine):
 
         async def ask() -> Committed:
             edit = self._engines[at].edit(
-                session, _as(who), expected=expected, rebase=rebase, group=group, change_id=change, fence=number
+                session, principal(who), expected=expected, rebase=rebase, group=group, change_id=change, fence=number
             )
             async with edit as draft:
                 seen = dict(base)
@@ -193,7 +193,7 @@ class Machine(RuleBasedStateMachine):
         number = self._fence(session, fence)
         engine = self._engines[at]
         asked = (engine.redo if redo else engine.undo)(
-            session, _as(who), expected=expected, change_id=change, fence=number
+            session, principal(who), expected=expected, change_id=change, fence=number
         )
         self._commit(verb, lambda: self.expected.turn(verb, session, who, expected, change=change, fence=number), asked)
 
@@ -203,7 +203,7 @@ class Machine(RuleBasedStateMachine):
     def restore(self, at: int, who: str, on: int, back: int, to: int | str) -> None:
         session, kept = self._pick(on)
         expected, number = (kept.version if kept else 1) - back, self._fence(session, "held")
-        asked = self._engines[at].restore(session, _as(who), to, expected=expected, fence=number)
+        asked = self._engines[at].restore(session, principal(who), to, expected=expected, fence=number)
         self._commit("restore", lambda: self.expected.restore(session, who, to, expected, fence=number), asked)
 
     @rule(at=engines, who=actors, on=which, version=st.one_of(st.none(), st.integers(-1, 12)))
@@ -212,7 +212,7 @@ class Machine(RuleBasedStateMachine):
         wanted, got = self._compare(
             "read",
             lambda: self.expected.read(session, who, version),
-            self._engines[at].read(session, _as(who), version=version),
+            self._engines[at].read(session, principal(who), version=version),
         )
         if wanted is not None and got is not None:
             assert [(item.key, item.position, item.body["text"]) for item in got.items] == wanted
@@ -221,14 +221,15 @@ class Machine(RuleBasedStateMachine):
     def header(self, at: int, who: str, on: int) -> None:
         session, _ = self._pick(on)
         wanted, got = self._compare(
-            "header", lambda: self.expected.header(session, who), self._engines[at].header(session, _as(who))
+            "header", lambda: self.expected.header(session, who), self._engines[at].header(session, principal(who))
         )
         if wanted is not None and got is not None:
             assert (got.status.value, got.version) == wanted
 
     @rule(at=engines, who=actors)
     def find(self, at: int, who: str) -> None:
-        page = self._run(self._engines[at].find(_as(who)))
+        self._settle()
+        page = self._run(self._engines[at].find(principal(who)))
         assert {header.id for header in page.headers} == self.expected.find(who)
         self._count("find", "ok")
 
@@ -244,7 +245,7 @@ class Machine(RuleBasedStateMachine):
         wanted, got = self._compare(
             "label",
             lambda: self.expected.label(session, who, name, version),
-            self._engines[at].label(session, _as(who), name, version=version),
+            self._engines[at].label(session, principal(who), name, version=version),
         )
         assert got is None or got.version == wanted
 
@@ -253,13 +254,13 @@ class Machine(RuleBasedStateMachine):
     )
     def grant(self, at: int, who: str, on: int, whom: str, role: str | None) -> None:
         session, _ = self._pick(on)
-        asked = self._engines[at].grant(session, _as(who), whom, None if role is None else Role(role))
+        asked = self._engines[at].grant(session, principal(who), whom, None if role is None else Role(role))
         self._compare("grant", lambda: self.expected.grant(session, who, whom, role), asked)
 
     @rule(at=engines, who=actors, on=which)
     def rename(self, at: int, who: str, on: int) -> None:
         session, _ = self._pick(on)
-        asked = self._engines[at].rename(session, _as(who), "a title")
+        asked = self._engines[at].rename(session, principal(who), "a title")
         self._compare("rename", lambda: self.expected.rename(session, who), asked)
 
     @rule(at=engines, who=owners, on=which, over=st.booleans())
@@ -267,7 +268,7 @@ class Machine(RuleBasedStateMachine):
         session, kept = self._pick(on)
         engine, verb = self._engines[at], "take_over" if over else "preview"
         predicted = self.expected.take_over if over else self.expected.preview
-        asked = (engine.take_over if over else engine.preview)(session, _as(who))
+        asked = (engine.take_over if over else engine.preview)(session, principal(who))
         wanted, got = self._compare(verb, lambda: predicted(session, who), asked)
         if wanted is not None and got is not None and kept is not None:
             assert (got.lock.owner, got.lock.until, got.version) == (wanted.owner, wanted.until, kept.version)
@@ -281,7 +282,7 @@ class Machine(RuleBasedStateMachine):
     @rule(at=engines, who=owners, on=which)
     def unlock(self, at: int, who: str, on: int) -> None:
         session, _ = self._pick(on)
-        asked = self._engines[at].unlock(session, _as(who))
+        asked = self._engines[at].unlock(session, principal(who))
         self._compare("unlock", lambda: self.expected.unlock(session, who), asked)
 
     @rule(at=engines, who=owners, on=which, right=st.sampled_from([True, True, True, False]))
@@ -290,7 +291,7 @@ class Machine(RuleBasedStateMachine):
         seal = "0" * 64
         if right and kept is not None:
             seal = kept.lock.seal if kept.lock is not None else kept.seal or seal
-        asked = self._engines[at].publish(session, _as(who), seal=seal)
+        asked = self._engines[at].publish(session, principal(who), seal=seal)
         _, got = self._compare("publish", lambda: self.expected.publish(session, who, seal), asked)
         if got is not None and kept is not None:
             assert (got.session, got.version, got.manifest.count) == (session, kept.version, len(kept.state))
@@ -298,7 +299,7 @@ class Machine(RuleBasedStateMachine):
     @rule(at=engines, who=owners, on=which)
     def rollback(self, at: int, who: str, on: int) -> None:
         session, _ = self._pick(on)
-        asked = self._engines[at].rollback(session, _as(who))
+        asked = self._engines[at].rollback(session, principal(who))
         self._compare("rollback", lambda: self.expected.rollback(session, who), asked)
 
     @rule(at=engines, on=which)
@@ -338,7 +339,7 @@ class Machine(RuleBasedStateMachine):
         if len(self._ids) >= _SESSIONS:
             return
         session, _ = self._pick(on)
-        asked = self._engines[at].reopen(session, _as(who))
+        asked = self._engines[at].reopen(session, principal(who))
         parent, made = self._compare("reopen", lambda: self.expected.reopen(session, who), asked)
         if parent is not None and made is not None:
             self._ids.append(made.id)
@@ -347,13 +348,13 @@ class Machine(RuleBasedStateMachine):
     @rule(at=engines, who=actors, on=which)
     def touch(self, at: int, who: str, on: int) -> None:
         session, _ = self._pick(on)
-        asked = self._engines[at].touch(session, _as(who))
+        asked = self._engines[at].touch(session, principal(who))
         self._compare("touch", lambda: self.expected.touch(session, who), asked)
 
     @rule(at=engines, who=actors, on=which, seconds=ttls)
     def extend(self, at: int, who: str, on: int, seconds: float | None) -> None:
         session, _ = self._pick(on)
-        asked = self._engines[at].extend(session, _as(who), seconds=seconds)
+        asked = self._engines[at].extend(session, principal(who), seconds=seconds)
         self._compare("extend", lambda: self.expected.extend(session, who, seconds), asked)
 
     @rule(at=engines, who=owners, on=which, back=st.booleans())
@@ -361,17 +362,19 @@ class Machine(RuleBasedStateMachine):
         session, _ = self._pick(on)
         engine = self._engines[at]
         if back:
-            self._compare("revive", lambda: self.expected.revive(session, who), engine.revive(session, _as(who)))
+            self._compare("revive", lambda: self.expected.revive(session, who), engine.revive(session, principal(who)))
         else:
-            self._compare("discard", lambda: self.expected.discard(session, who), engine.discard(session, _as(who)))
+            self._compare(
+                "discard", lambda: self.expected.discard(session, who), engine.discard(session, principal(who))
+            )
 
     @rule(at=engines, who=actors, on=which, seconds=st.sampled_from([30.0, 600.0]), force=st.booleans())
     def lease(self, at: int, who: str, on: int, seconds: float, force: bool) -> None:
         session, _ = self._pick(on)
-        asked = self._engines[at].lease(session, _as(who), who, seconds=seconds, force=force)
+        asked = self._engines[at].lease(session, principal(who), who, seconds=seconds, force=force)
         wanted, got = self._compare("lease", lambda: self.expected.lease(session, who, who, seconds, force), asked)
-        if got is not None:
-            assert got.fence == wanted
+        if got is not None and wanted is not None:
+            self._granted(self.expected.sessions[session], got.fence, wanted)
             self._leases[session] = got
 
     @rule(at=engines, who=actors, on=which)
@@ -379,7 +382,7 @@ class Machine(RuleBasedStateMachine):
         session, _ = self._pick(on)
         lease = self._leases.get(session)
         if lease is not None:
-            asked = self._engines[at].release(lease, _as(who))
+            asked = self._engines[at].release(lease, principal(who))
             self._compare("release", lambda: self.expected.release(session, who, lease.fence), asked)
 
     # -- time, sweeps and restarts -------------------------------------------------------------------------------------
@@ -392,11 +395,27 @@ class Machine(RuleBasedStateMachine):
 
     @rule(at=engines)
     def sweep(self, at: int) -> None:
-        swept = self._run(self._engines[at].sweep(_as(ADMIN)))
+        swept = self._run(self._engines[at].sweep(principal(ADMIN)))
         wanted = self.expected.sweep()
         assert {"expired": swept.expired, "unlocked": swept.unlocked, "purged": swept.purged} == wanted
         assert (swept.recovered, swept.failed) == (0, {})
         self._count("sweep", "ok")
+
+    @rule(at=engines, on=which, deep=st.booleans())
+    def sink(self, at: int, on: int, deep: bool) -> None:
+        """Move a session down a tier or two under the players' feet: nobody may notice."""
+        session, kept = self._pick(on)
+        if kept is None or kept.status == "purged" or kept.lock is not None:
+            return
+        if kept.holder is not None and kept.leased is not None and kept.leased > self._clock.now():
+            return
+        tiering = self._engines[at]._tiering
+        if deep:
+            self._run(tiering.archive(session))
+        else:
+            self._run(tiering.rest(session))
+        self._sunk(kept)
+        self._count("sink", "ok")
 
     @rule(at=engines)
     def restart(self, at: int) -> None:
@@ -416,10 +435,22 @@ class Machine(RuleBasedStateMachine):
 
     async def _open(self) -> tuple[AsyncExitStack, Engine]:
         stack = AsyncExitStack()
-        limits = Limits(items=_ITEMS)
-        given = Settings(home=self._folder, grace=_GRACE, lock=_LOCK, limits=limits)
+        given = Settings(home=self._folder, grace=_GRACE, lock=_LOCK, limits=Limits(items=_ITEMS), **self._where())
         engine = await stack.enter_async_context(open_engine(given, clock=self._clock, wrap=type(self).wrap))
         return stack, engine
+
+    def _where(self) -> dict[str, Any]:
+        """The settings that say where the tiers are."""
+        return {}
+
+    def _settle(self) -> None:
+        """Wait for what comes late by promise: listings, where tiers are apart."""
+
+    def _sunk(self, kept: Kept) -> None:
+        """A session has left the hot tier, where that is apart."""
+
+    def _granted(self, kept: Kept, fence: int, wanted: int) -> None:
+        assert fence == wanted
 
     def _pick(self, on: int) -> tuple[str, Kept | None]:
         """A session of those there are; now and then one that there is not."""
@@ -458,7 +489,7 @@ class Machine(RuleBasedStateMachine):
 
     def _verify(self, engine: Engine) -> None:
         async def ask() -> list[Any]:
-            return [verified.problems async for verified in engine.verify(_as(ADMIN)) if not verified.ok]
+            return [verified.problems async for verified in engine.verify(principal(ADMIN)) if not verified.ok]
 
         assert self._run(ask()) == []
 
@@ -467,7 +498,7 @@ class Machine(RuleBasedStateMachine):
         self.steps[outcome] += outcome != "ok"
 
 
-def _as(who: str) -> Principal:
+def principal(who: str) -> Principal:
     return Principal(who, roles=frozenset({"admin", "operator"}) if who == ADMIN else frozenset())
 
 
@@ -497,4 +528,4 @@ def play(machine: type[Machine], steps: int, *, number: int | None = None, shrin
     return machine.steps
 
 
-__all__ = ["Machine", "play"]
+__all__ = ["Machine", "play", "principal"]

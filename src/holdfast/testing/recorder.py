@@ -51,19 +51,42 @@ class Dropped(Exception):  # noqa: N818 - it happened, and nobody is at fault
         super().__init__("the connection ended")
 
 
+class Unanswered(Exception):  # noqa: N818 - whose fault it is, is not known here
+    """Nobody took a request for longer than its client has patience. ``code``: of the last refusal."""
+
+    def __init__(self, code: str) -> None:
+        self.code = code
+        super().__init__(f"nobody takes the request: {code or 'no answer'}")
+
+
 class Recorder:
     """Records histories; a seed gives the same choices, if not the same times.
 
-    ``asked`` counts the requests so far, ``counts`` the answers by verb and outcome, once a history is done.
+    ``asked`` counts the requests so far, ``suspended`` the answers to those that suspend, ``stale`` the reads that were
+    marked as such; ``counts`` the answers by verb and outcome, once a history is done. ``forks``: steps with two tags.
 
     Args:
         drops: the share of requests whose connection is dropped; as many are sent twice although they were answered.
+        suspends: the share of requests that set the session to rest, or send it to the archive; whoever opens it next
+            brings it back.
+        patience: seconds for which a request is sent again to services that do not take it; then ``Unanswered`` ends
+            the history.
     """
 
-    def __init__(self, doors: Sequence[Door], seed: int, *, drops: float = 0.08) -> None:
-        self.doors, self.drops = doors, drops
+    def __init__(
+        self,
+        doors: Sequence[Door],
+        seed: int,
+        *,
+        drops: float = 0.08,
+        suspends: float = 0.0,
+        patience: float = 60.0,
+    ) -> None:
+        self.doors, self.drops, self.suspends, self.patience = doors, drops, suspends, patience
         self.counts: Counter[str] = Counter()
-        self.asked = 0
+        self.asked = self.suspended = self.stale = 0
+        self.forks: list[str] = []
+        self._tags: dict[tuple[str, str], str] = {}
         self._random = Random(seed)  # noqa: S311 - to come out the same is the point
 
     async def record(self, *, clients: int = 8, count: int = 200) -> list[Op]:
@@ -83,6 +106,12 @@ class Recorder:
         for op in ops:
             self.counts[f"{op.verb} {op.outcome}"] += 1
         return ops
+
+    def tagged(self, session: str, tag: str) -> None:
+        """A tag was seen: a step of a session has one, for all time."""
+        step = tag.strip('"').partition("-")[0]
+        if (known := self._tags.setdefault((session, step), tag)) != tag:
+            self.forks.append(f"session {session} was {known}, and {tag}")
 
     def random(self) -> Random:
         """Choices of its own for one client."""
@@ -127,7 +156,11 @@ class Client:
     async def work(self, count: int) -> None:
         """Make so many requests."""
         await self.read(None)
+        suspends = self._recorder.suspends
         for _ in range(count - 1):
+            if suspends and self._random.random() < suspends:
+                await self._suspend()
+                continue
             choice = self._random.random()
             if choice < 0.35:
                 await self.read(None)
@@ -142,31 +175,47 @@ class Client:
         target = f"/v1/sessions/{self.session}" + ("/header" if how == "header" else "")
         fields = (f"If-None-Match: {self._tag}",) if how == "if changed" and self._tag else ()
         asked = Asked("GET", target, fields, b"", self._op("read"))
+        patience = Patience(self._recorder.patience)
         while True:
             where = self._recorder.doors[door] if door is not None else self._any()
-            try:
-                await self._ask(where, asked)
-            except Dropped:
-                await asyncio.sleep(_DOWN_SECONDS)
-            else:
-                return
+            with contextlib.suppress(Dropped):
+                answer = await self._ask(where, asked)
+                if answer.status != 503:
+                    return
+                patience.told(answer)
+            await patience.wait()
+
+    async def _suspend(self) -> None:
+        """Set the session to rest, or send it to the archive, once: what is answered is the version it rests at, which
+        is as good as a read.
+        """
+        verb = self._random.choice(("suspend", "suspend", "archive"))
+        fields = () if verb == "archive" else (f"Idempotency-Key: {self._random.getrandbits(64):x}",)
+        asked = Asked("POST", f"/v1/sessions/{self.session}/{verb}", fields, b"", self._op("read"))
+        with contextlib.suppress(Dropped):
+            answer = await self._ask(self._any(), asked)
+            self._recorder.suspended += answer.status == 200
 
     async def _write(self, form: str) -> None:
         """Make a change; where its outcome is not known, send it again, or leave it at that."""
         if form == "undo":  # which is for what one sees
             await self.read(None)
         asked, drops = self._change(form), self._recorder.drops
+        patience = Patience(self._recorder.patience)
         while True:
             drop = self._random.random() * _DROP_SECONDS if self._random.random() < drops else None
             try:
                 answer = await self._ask(self._any(), asked, drop)
             except Dropped as dropped:
                 if not dropped.sent:
-                    await asyncio.sleep(_DOWN_SECONDS)
+                    await patience.wait()
                 elif self._random.random() < 0.3:
                     return
                 continue
-            if answer.status not in (429, 503) and self._random.random() >= drops:
+            if answer.status in (429, 503):
+                patience.told(answer)
+                await patience.wait()
+            elif self._random.random() >= drops:
                 return
 
     def _change(self, form: str) -> Asked:
@@ -263,8 +312,13 @@ class Client:
             return op
         if not (answer.status < 300 or answer.status == 304):
             return replace(op, outcome="refused")
+        if "holdfast-stale" in answer.headers:
+            self._recorder.stale += 1
+            return op
+        if op.session:  # which a creation does not know yet
+            self._recorder.tagged(op.session, tag)
         version = int(tag.strip('"').partition(".")[0])
-        op = replace(op, outcome="ok", version=version, digest=tag)
+        op = replace(op, outcome="ok", version=version, digest=_state(op, answer) if self._recorder.suspends else tag)
         self._last = op
         if version < self._version:  # the answer of the first time, given again
             return op
@@ -276,6 +330,30 @@ class Client:
             self._items = _after(self._items if version == self._version + 1 else None, op.puts) if op.puts else None
         self._tag, self._version = tag, version
         return op
+
+
+class Patience:
+    """How long a client goes on with one request."""
+
+    def __init__(self, seconds: float) -> None:
+        self._until, self._code = time.monotonic() + seconds, ""
+
+    def told(self, answer: Answer) -> None:
+        """It was not taken."""
+        self._code = str(answer.json.get("code", answer.status))
+
+    async def wait(self) -> None:
+        """Wait a moment before it is sent again; ``Unanswered`` once that has gone on for too long."""
+        if time.monotonic() > self._until:
+            raise Unanswered(self._code)
+        await asyncio.sleep(_DOWN_SECONDS)
+
+
+def _state(op: Op, answer: Answer) -> str | None:
+    """The name of a version, where steps in between give it several tags: the end of its commit's own tag."""
+    if op.verb != "read":
+        return answer.headers["etag"].strip('"').partition("-")[2]
+    return str(answer.json["state"])[:16] if answer.status == 200 else None
 
 
 def _after(items: Mapping[str, str] | None, puts: Mapping[str, str | None]) -> dict[str, str] | None:
@@ -303,4 +381,4 @@ def _formed(form: str, puts: Mapping[str, str | None]) -> tuple[str, str, str, b
     return "PATCH", "", json, msgspec.json.encode({"changes": changes})
 
 
-__all__ = ["Recorder"]
+__all__ = ["Recorder", "Unanswered"]

@@ -26,6 +26,10 @@ STOP_SECONDS = 15.0
 """How long a child may take to end at the end of its block: three times what it promises, since machines are busy."""
 
 _RUN = "from holdfast.cli.main import main; main()"
+_AROUND = (
+    "import functools, importlib, holdfast.service.app as app; module, name = {wrap!r}.split(':');"
+    "app.open_engine = functools.partial(app.open_engine, wrap=getattr(importlib.import_module(module), name)); "
+)
 
 
 class Ready(msgspec.Struct):
@@ -77,7 +81,12 @@ class Served:
 
 @contextlib.asynccontextmanager
 async def served(
-    given: Settings | Mapping[str, str] | None = None, *, home: Path, port: int = 0, **environ: str
+    given: Settings | Mapping[str, str] | None = None,
+    *,
+    home: Path,
+    port: int = 0,
+    wrap: str | None = None,
+    **environ: str,
 ) -> AsyncIterator[Served]:
     """Start ``holdfast serve`` and wait until it can be spoken to; at the end of the block it is stopped, if need be.
 
@@ -85,17 +94,19 @@ async def served(
         given: settings, or ``HOLDFAST_*`` variables. The child has no others: those of this process are not inherited.
         home: its home, in place of the one in ``given``.
         port: where it listens; 0 takes a free port.
+        wrap: what the child puts around its hot store, such as ``holdfast.testing.broken:Unchecked``.
         environ: more variables, ``HOLDFAST_SERVICE__RATE="5"``.
     Raises:
         RuntimeError: it did not come up within ``READY_SECONDS``, or did not end within ``STOP_SECONDS``; says what it
             wrote to standard error.
     """
     variables = variables_of(given) if isinstance(given, Settings) else dict(given or {})
+    run = _RUN if wrap is None else _AROUND.format(wrap=wrap) + _RUN
     own = {"HOLDFAST_HOME": str(home), "HOLDFAST_SERVICE__PORT": str(port)}
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("HOLDFAST_")}
     with tempfile.TemporaryFile() as log:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-c", _RUN, "serve", "--json"),
+            *(sys.executable, "-c", run, "serve", "--json"),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=log,

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from inspect import isawaitable
 from random import Random
 from typing import Any
 
@@ -17,13 +15,12 @@ from msgspec.structs import replace
 
 from holdfast.errors import AlreadyExistsError
 from holdfast.model.cursor import PageCursor
-from holdfast.model.entry import SealedEntry, purged_payload
 from holdfast.model.session import SealedHead
-from holdfast.ports.warm import AuditRow, ChainEnd, Query, WarmStore
+from holdfast.ports.warm import AuditRow, ChainEnd, Query
+from holdfast.testing.revocation import RevocationSuite
 from holdfast.testing.samples import NOW, content, entry_at, head_at
-
-Connect = Callable[[], "WarmStore | Awaitable[WarmStore]"]
-Pair = tuple[WarmStore, WarmStore]
+from holdfast.testing.stub import StubSuite
+from holdfast.testing.warm_handles import Connect, Pair, lines, log, mac, opened, purged
 
 ACME = Query("acme")
 ODD = [
@@ -49,19 +46,8 @@ ODD = [
 """Names that an adapter might mix up, or cannot store as they are."""
 
 
-class WarmStoreSuite:
+class WarmStoreSuite(StubSuite, RevocationSuite):
     """Subclass it and give ``connect``: called twice, it gives two handles on the same, at first empty, data."""
-
-    @pytest.fixture
-    def connect(self) -> Connect:
-        raise NotImplementedError("the binding of the suite gives `connect`")
-
-    @pytest.fixture
-    async def stores(self, connect: Connect) -> AsyncIterator[Pair]:
-        pair = (await opened(connect), await opened(connect))
-        yield pair
-        for store in pair:
-            await store.close()
 
     # -- the log -----------------------------------------------------------------------------------------------------
 
@@ -639,33 +625,3 @@ class WarmStoreSuite:
         store = await opened(connect)
         await store.close()
         await store.close()
-
-
-async def opened(connect: Connect) -> WarmStore:
-    """One more handle; ``connect`` may give it at once or to be awaited."""
-    store = connect()
-    return await store if isawaitable(store) else store
-
-
-def log(session: str, first: int, last: int) -> list[SealedEntry]:
-    """The entries of some steps, the last one included."""
-    return [entry_at(session, step) for step in range(first, last + 1)]
-
-
-def purged(entry: SealedEntry) -> SealedEntry:
-    """What a purge leaves of an entry."""
-    return replace(entry, payload=purged_payload(entry.payload))
-
-
-def lines(chain: str, first: int, last: int) -> Sequence[AuditRow]:
-    """Lines of a chain, the last one included."""
-    return [
-        AuditRow(
-            chain, seq, tenant=chain, session=f"s{seq % 3}", line=content(f"{chain}/{seq} line"), mac=mac(chain, seq)
-        )
-        for seq in range(first, last + 1)
-    ]
-
-
-def mac(chain: str, seq: int) -> bytes:
-    return content(f"{chain}/{seq} mac", 32)

@@ -37,7 +37,8 @@ class SessionForm(msgspec.Struct, frozen=True):
     """A session's header: everything about it but its items.
 
     ``version`` counts commits; ``step`` counts commits and lifecycle steps. ``undo`` and ``redo`` are 0 where there is
-    nothing to undo or redo. ``digest`` names the last step, ``state`` the last commit, both in hex.
+    nothing to undo or redo. ``digest`` names the last step, ``state`` the last commit, both in hex. ``stale``: the warm
+    tier has answered for the hot one, so that there may be a newer state.
     """
 
     id: str
@@ -70,6 +71,7 @@ class SessionForm(msgspec.Struct, frozen=True):
     origin: str | None
     source: dict[str, Any]
     purged: bool
+    stale: bool
 
     @classmethod
     def of(cls, header: Header) -> SessionForm:
@@ -104,6 +106,7 @@ class SessionForm(msgspec.Struct, frozen=True):
             header.origin,
             header.source,
             header.purged,
+            header.stale,
         )
 
     def header(self) -> Header:

@@ -332,6 +332,21 @@ async def test_a_directory_that_went_away_is_unavailable(tmp_path: Path) -> None
         await store.delete("blobs/one")
 
 
+async def test_a_directory_that_is_gone_is_unavailable_and_not_made_again(tmp_path: Path) -> None:
+    store = ObjectColdStore.open((tmp_path / "cold").as_uri())
+    await store.put("blobs/one", b"data")
+    (tmp_path / "cold").rename(tmp_path / "elsewhere")
+    for call in (store.put("blobs/two", b"data"), store.get("blobs/one"), store.delete("blobs/one")):
+        with pytest.raises(StoreUnavailableError, match="not a directory") as caught:
+            await call
+        assert str(tmp_path) not in str(caught.value)
+    with pytest.raises(StoreUnavailableError):
+        [key async for key in store.keys("blobs/")]
+    assert not (tmp_path / "cold").exists()
+    (tmp_path / "elsewhere").rename(tmp_path / "cold")
+    assert await store.get("blobs/one") == b"data"
+
+
 async def test_a_directory_in_the_place_of_an_object_is_unavailable_and_not_waited_for(tmp_path: Path) -> None:
     store = ObjectColdStore.open(tmp_path.as_uri())
     await store.put("blobs/one/two", b"data")

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from msgspec.structs import replace
 from redis.crc import key_slot
 
 from holdfast.drivers.redis import Redis
@@ -15,8 +14,8 @@ from holdfast.errors import ConfigurationError, LimitExceededError, StoreUnavail
 from holdfast.stores.hot import redis_keys
 from holdfast.stores.hot.redis import RedisHotStore
 from holdfast.stores.hot.redis_quota import Quota
+from holdfast.testing.flushqueue import claimed
 from holdfast.testing.handles import build
-from holdfast.testing.revocation import revocation
 from holdfast.testing.samples import NOW, later, write_at
 from holdfast.testing.servers import RedisServer, redis_server
 
@@ -27,16 +26,19 @@ async def keys_of(store: RedisHotStore) -> set[bytes]:
 
 async def test_every_key_there_is_is_documented(tmp_path: Path) -> None:
     with redis_server(tmp_path) as server:
-        store = await RedisHotStore.open(f"{server.url}?prefix=p&partitions=1", queue=True)
+        store = await RedisHotStore.open(f"{server.url}?prefix=p&partitions=1")
         await build(store, 2, due=1.0)
         await store.acquire("s", "ana", seconds=30, now=NOW)
         await store.epoch("boot", NOW)
-        await store.revoke(revocation("t"), now=NOW)
+        await build(store, 1, session="evicted")
+        await store.evict("evicted", step=1, now=NOW)
+        await build(store, 1, session="buried")
+        await store.bury([one for one in await claimed(store) if one.session == "buried"], "broken")
         found = {key.decode(errors="replace") for key in await keys_of(store)}
         kinds = {"{p:0}:s:s", "{p:0}:l:s", "{p:0}:d", "{p:0}:m", "{p:0}:n", "{p:0}:q", "{p}:layout", "{p}:epochs"}
-        kinds |= {"{p}:r", "{p}:rn", "{p}:ru", "{p}:rc"}
+        kinds |= {"{p:0}:b", "{p:0}:e", "{p:0}:f", "{p:0}:r"}
         owner = "{p:0}:o:"
-        assert {key for key in found if not key.startswith(owner)} == kinds
+        assert {key for key in found if not key.startswith(owner) and not key.endswith(":buried")} == kinds
         for kind in [*kinds, owner]:
             name = kind.replace("{p:0}", "{h:p}").replace("{p}", "{h}").removesuffix(":s")
             assert f"``{name}" in (redis_keys.__doc__ or ""), kind
@@ -79,24 +81,18 @@ async def test_sessions_lie_in_all_partitions_and_on_all_servers(cluster: list[R
     await store.close()
 
 
-async def test_members_are_kept_as_last_written(redis: RedisServer, prefix: str) -> None:
+async def test_a_session_and_its_one_entry_on_the_queue_name_each_other(redis: RedisServer, prefix: str) -> None:
     store = await RedisHotStore.open(f"{redis.url}?prefix={prefix}")
-    assert await store.members("s") == ()
-    steps: list[tuple[str, ...] | None] = [("ben", "cleo"), None, (), None, ("dan",)]
-    stands: list[tuple[str, ...]] = [("ben", "cleo"), ("ben", "cleo"), (), (), ("dan",)]
-    for step, (members, now) in enumerate(zip(steps, stands, strict=True), 1):
-        assert await store.write(replace(write_at("s", step), members=members), now=NOW)
-        assert await store.members("s") == now
-    await store.close()
-
-
-async def test_each_write_that_lands_is_queued_once_where_a_queue_is_asked_for(redis: RedisServer, prefix: str) -> None:
-    store = await RedisHotStore.open(f"{redis.url}?prefix={prefix}", queue=True)
-    await build(store, 3)
-    assert await store.write(write_at("s", 3), now=NOW) is False
-    tag, queue = store.keys.session("s").tag, store.keys.partition(b"s").queue
-    queued = await store._redis.ask(tag, b"XRANGE", queue, b"-", b"+")
-    assert [fields for _, fields in queued] == [[b"s", b"s", b"n", b"%d" % step] for step in (1, 2, 3)]
+    keys, queue = store.keys.session("s"), store.keys.partition(b"s").queue
+    for first in (1, 4):
+        for step in range(first, first + 3):
+            assert await store.write(write_at("s", step), now=NOW)
+        ((ticket, fields),) = await store._redis.ask(keys.tag, b"XRANGE", queue, b"-", b"+")
+        assert fields == [b"s", b"s", b"n", b"%d" % first]
+        assert await store._redis.ask(keys.tag, b"HGET", keys.session, b"queued") == b"%d %s" % (first, ticket)
+        await store.acknowledge([(one, first + 2) for one in await claimed(store)])
+        assert await store._redis.ask(keys.tag, b"HGET", keys.session, b"queued") is None
+        assert await store._redis.ask(keys.tag, b"XLEN", queue) == 0
     await store.close()
 
 

@@ -12,12 +12,10 @@ from msgspec.structs import replace
 
 from holdfast.drivers.redis import Script
 from holdfast.errors import HoldfastError
-from holdfast.model.revocation import Revocation
 from holdfast.model.session import SealedHead, SealedItem, Write
 from holdfast.stores.hot.redis import RedisHotStore
 from holdfast.testing.handles import Pair
 from holdfast.testing.hot import HotStoreSuite
-from holdfast.testing.samples import later
 from holdfast.testing.servers import RedisServer
 
 
@@ -85,10 +83,6 @@ class TakesEveryOffer(RedisHotStore):
     epoch_script = without(RedisHotStore.epoch_script, ("if known[1] then", "if false then"))
 
 
-class LastRevocationWins(RedisHotStore):
-    revoke_script = without(RedisHotStore.revoke_script, ("if ended and", "if false and"))
-
-
 class ForgetsLengths(RedisHotStore):
     trim_script = without(
         RedisHotStore.trim_script, (", 'c:' .. string.sub", ", 'c:' .. string.rep('x', 3) .. string.sub")
@@ -119,11 +113,6 @@ class CountsFirst(RedisHotStore):
         return await super().write(write, now=now)
 
 
-class ReadsLapsed(RedisHotStore):
-    async def revoked(self, *, after: int, now: datetime) -> tuple[list[Revocation], int]:
-        return await super().revoked(after=after, now=later(-10_000))
-
-
 class OnePartitionCounts(RedisHotStore):
     """Its mark is that of the first partition."""
 
@@ -151,8 +140,6 @@ class OnePartitionCounts(RedisHotStore):
         (GivesFencesAgain, "test_a_grant_outlives_the_store_and_its_fence_is_not_given_again"),
         (PutsKeysBack, "test_a_wrapped_key_is_replaced_if_it_is_still_the_old_one"),
         (TakesEveryOffer, "test_the_epoch_of_a_boot_is_as_first_offered_and_the_same_for_all"),
-        (LastRevocationWins, "test_of_two_for_the_same_the_later_times_stand"),
-        (ReadsLapsed, "test_a_revocation_that_has_lapsed_is_not_read_and_is_forgotten"),
         (ForgetsLengths, "test_what_is_trimmed_is_forgotten_and_no_more"),
         (FillsNoRoom, "test_a_page_of_the_log_ends_with_the_entry_that_fills_its_room"),
         (ReadsInTwoMoments, "test_load_is_of_one_moment"),

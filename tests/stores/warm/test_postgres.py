@@ -10,14 +10,17 @@ from typing import Any
 
 import pytest
 
-from holdfast.errors import AlreadyExistsError
+from holdfast.errors import AlreadyExistsError, TamperedError
 from holdfast.model.cursor import PageCursor
 from holdfast.ports.warm import ChainEnd, Query
-from holdfast.stores.warm.postgres import PostgresWarmStore, found, lines_of
+from holdfast.stores.warm.postgres import _DUE, _FEW, _ITEMS, _REVOKED, _SIZE, _UNDER_CHANGE, PostgresWarmStore
+from holdfast.stores.warm.postgres_queries import found, lines_of
 from holdfast.testing.postgres import PostgresServer, pooler
-from holdfast.testing.samples import content, entry_at, head_at
+from holdfast.testing.revocation import revocation
+from holdfast.testing.samples import NOW, content, entry_at, head_at
 from holdfast.testing.servers import needed
-from holdfast.testing.warm import Connect, WarmStoreSuite, log
+from holdfast.testing.warm import WarmStoreSuite
+from holdfast.testing.warm_handles import Connect, log, snapshot_at, snapshot_of
 
 Race = Callable[..., dict[str, Any]]
 
@@ -149,6 +152,51 @@ async def test_an_append_of_many_megabytes_goes_through(store: PostgresWarmStore
     assert await store.entries("s", after=1, limit=9, room=7_000_000) == large[1:3]
 
 
+async def test_what_a_large_stub_was_made_of_comes_back_within_the_time_it_is_given(store: PostgresWarmStore) -> None:
+    """Fifty megabytes of log and ten of items, at once with what others append."""
+    whole = [entry_at("s", step, payload=content(f"{step}", 10_000)) for step in range(1, 5_001)]
+    snapshot = snapshot_at(5_000, [b"%04d" % number for number in range(2_000)], 5_000)
+    await store.append(head_at("s", 5_000), whole)
+    await store.snapshot("s", snapshot)
+    assert await store.archive("s", step=5_000, key="k") is True
+    await asyncio.gather(
+        store.restore("s", whole, snapshot, key="k"),
+        *(store.append(head_at(f"t{n}", 1), log(f"t{n}", 1, 1)) for n in range(50)),
+    )
+    assert await store.entries("s", after=0, limit=9_999) == whole
+    assert await snapshot_of(store) == snapshot
+    assert await store.change("s", "c4321") == whole[4_320]
+
+
+async def test_a_snapshot_that_cannot_be_unpacked_is_said_to_be_tampered_with(store: PostgresWarmStore) -> None:
+    await store.append(head_at("s", 1), [])
+    await store.snapshot("s", snapshot_at(1))
+    for damaged in (b"", b"\xc1", b"\x91\x01"):
+        await store._pool.write(store._pool.sql("UPDATE {schema}.snapshot SET items = $1"), damaged)
+        with pytest.raises(TamperedError, match="snapshot of session s"):
+            await store.items("s")
+
+
+async def test_a_number_of_revocations_is_not_passed_over_by_one_that_takes_its_time(
+    postgres: PostgresServer, store: PostgresWarmStore
+) -> None:
+    """Who has read up to a number sees all that was given a lower one, though it was committed later."""
+    schema = store._pool.place.schema
+    slow = asyncio.create_task(
+        asyncio.to_thread(
+            postgres.run,
+            f"BEGIN; SELECT {schema}.revoke('acme', 'slow', '', 0, 1e12, 'ana', 0); SELECT pg_sleep(1); COMMIT",
+        )
+    )
+    await asyncio.sleep(0.4)
+    quick = asyncio.create_task(store.revoke(revocation("quick"), now=NOW))
+    seen, after = await store.revoked(after=0, now=NOW)
+    assert seen == []
+    await asyncio.gather(slow, quick)
+    seen, _ = await store.revoked(after=after, now=NOW)
+    assert [one.token for one in seen] == ["slow", "quick"]
+
+
 # -- plans -------------------------------------------------------------------------------------------------------------
 
 
@@ -167,7 +215,8 @@ def crowded(postgres: PostgresServer) -> str:
         INSERT INTO {schema}.session
         SELECT 's' || n, 'tenant ' || n / 2000, 'owner ' || n % 50,
             (ARRAY['agent', 'graph', 'dataset'])[1 + n / 700 % 3],
-            (ARRAY['published', 'discarded'])[1 + n / 400 % 2], 1, 1, '', n, NULL, '', NULL, false
+            (ARRAY['published', 'discarded'])[1 + n / 400 % 2], 1, 1, '', n,
+            CASE WHEN n % 100 = 0 THEN n END, '', NULL, false, CASE WHEN n % 20 = 0 THEN 'object ' || n END
         FROM generate_series(1, {ROWS}) AS n;
         UPDATE {schema}.session SET status = 'draft' WHERE created IN (2100, 2107, 2150, 2157);
         INSERT INTO {schema}.member SELECT tenant, 'member ' || created::bigint % 70, created, id
@@ -176,7 +225,9 @@ def crowded(postgres: PostgresServer) -> str:
         FROM generate_series(0, {ROWS}) AS n;
         INSERT INTO {schema}.audit SELECT 'chain ' || n / 1000, n % 1000, 'tenant ' || n / 1000, 's' || n % 1000, '', ''
         FROM generate_series(0, {ROWS}) AS n;
-        ANALYZE {schema}.session, {schema}.member, {schema}.log, {schema}.audit
+        INSERT INTO {schema}.snapshot SELECT 's' || n, 1, '' FROM generate_series(1, {ROWS}) AS n;
+        INSERT INTO {schema}.revocation SELECT n, 'acme', 't' || n, '', 0, n, '' FROM generate_series(1, {ROWS}) AS n;
+        ANALYZE {schema}.session, {schema}.snapshot, {schema}.revocation, {schema}.member, {schema}.log, {schema}.audit
         """
     )
     return url
@@ -252,6 +303,39 @@ async def test_a_page_of_the_log_is_read_along_its_key(crowded: str) -> None:
         plan = await planned(crowded, sql, bound)
         assert "using log_pkey" in plan or "on log_pkey" in plan, plan
         assert pages_of(plan) < 60, plan
+
+
+@pytest.mark.parametrize(
+    ("sql", "bound", "index"),
+    [
+        (_UNDER_CHANGE, ["s7", "c407"], "log_change"),
+        (_DUE, [3_000.0, 10], "session_due"),
+        (_ITEMS, ["s7"], "snapshot_pkey"),
+        ("SELECT count(*) FROM {schema}.session WHERE archive IS NOT NULL", [], "session_archived"),
+        (_REVOKED, [ROWS - 10, 0.0], "revocation_no"),
+    ],
+)
+async def test_what_is_asked_for_often_is_read_along_an_index(
+    crowded: str, sql: str, bound: list[Any], index: str
+) -> None:
+    plan = await planned(crowded, sql, bound)
+    assert re.search(rf"(using|on) {index}\b", plan), plan
+    assert "Seq Scan" not in plan, plan
+    assert pages_of(plan) < 60 or index == "session_archived", plan
+
+
+async def test_many_sessions_are_counted_by_what_the_server_remembers(crowded: str) -> None:
+    store = await PostgresWarmStore.open(crowded)
+    exact = await store.size()
+    assert (exact.sessions, exact.archived) == (ROWS, ROWS // 20)
+    estimating = store._pool.sql(_SIZE.replace(str(_FEW), "500"))
+    sessions, archived, held = (await store._pool.fetch(estimating))[0]
+    assert abs(sessions - ROWS) < ROWS / 10
+    assert abs(archived - ROWS / 20) < ROWS / 100
+    assert held == exact.bytes > 5_000_000
+    plan = await planned(crowded, _SIZE.replace(str(_FEW), "500"), [])
+    assert pages_of(plan) < 400, plan  # of the catalogue, which says how large each table is
+    await store.close()
 
 
 async def planned(url: str, sql: str, bound: list[Any]) -> str:

@@ -4,7 +4,7 @@ import { exactly, pretty } from "./answer.js";
 import { badge, element, kept, titled, titleOf, unfolding } from "./element.js";
 import { call, calledOf, choose, note } from "./memory.js";
 import { requestOf, send } from "./request.js";
-import { COLOURS, moment, trouble } from "./sessions.js";
+import { COLOURS, moment, trouble, wheres } from "./sessions.js";
 
 const PATH = "/v1/sessions/{session}";
 const MOST_ITEMS = 200;
@@ -53,7 +53,7 @@ export function drawSession(operations, id) {
       call(session.id, session.title);
       heading.replaceChildren(titleOf(session.title));
       if (heading.isConnected) document.title = document.title.replace(/^.*(?= · )/s, () => titled(session.title));
-      status.append(badge(session.status, COLOURS[session.status] ?? "failed"), ` version ${session.version}`);
+      status.append(badge(session.status, COLOURS[session.status] ?? "failed"), ` version ${session.version}`, ...wheres(session));
       return wholeOf(session);
     } catch {
       status.replaceChildren();

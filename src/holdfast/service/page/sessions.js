@@ -18,11 +18,16 @@ export async function trouble(response) {
 /** A moment as the reader's country writes it, exact in the tooltip. */
 export const moment = (at) => element("time", { dateTime: at, title: at }, new Date(at).toLocaleString());
 
+/** Badges for a session that rests, and for one that may have a newer state than what is shown. */
+export const wheres = (session) => [
+  ...(session.tier === "active" ? [] : [" ", badge(session.tier, "get")]),
+  ...(session.stale ? [" ", badge("stale: there may be a newer state", "refused")] : [])];
+
 function line(session, reader) {
   call(session.id, session.title);
   const title = reader ? element("a", { href: `#/session/${session.id}` }, titleOf(session.title)) : titleOf(session.title);
   title.addEventListener("click", () => choose(session.id));
-  return element("li", {}, title, element("span", {}, badge(session.status, COLOURS[session.status] ?? "failed"), ` version ${session.version}`),
+  return element("li", {}, title, element("span", {}, badge(session.status, COLOURS[session.status] ?? "failed"), ` version ${session.version}`, ...wheres(session)),
     element("span", { className: "quiet" }, `${session.kind} · made `, moment(session.created), " · changed ", moment(session.updated)));
 }
 

@@ -1,4 +1,4 @@
-"""For those who run the service: audit, sweep, verify, keys, revocations."""
+"""For those who run the service: audit, sweep, verify, tiers, keys, revocations."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from starlette.responses import Response, StreamingResponse
 
 from holdfast.engine.retention import Swept
 from holdfast.engine.rotation import KeyIds, Rotated
+from holdfast.engine.tiering import Tiers
 from holdfast.engine.verification import Verified
 from holdfast.errors import InvalidChangeError
 from holdfast.model.audit import AuditLine
@@ -19,7 +20,7 @@ from holdfast.service import answers
 from holdfast.service.auth.local import NAME as TOKEN_FILE
 from holdfast.service.parameters import Limit, SessionId
 from holdfast.service.routing import EVERY, SESSION, Routes
-from holdfast.service.schemas import Revoking, Rotation
+from holdfast.service.schemas import Flushing, Revoking, Rotation
 from holdfast.service.service import Who, service_of
 
 routes = Routes("administration")
@@ -36,6 +37,12 @@ class Whoami(msgspec.Struct, frozen=True):
     id: str
     tenant: str
     roles: tuple[str, ...]
+
+
+class Flushed(msgspec.Struct, frozen=True):
+    """How many writes were waiting."""
+
+    flushed: int
 
 
 @routes("GET", "/whoami", "whoami", answers=Whoami, errors=EVERY)
@@ -62,7 +69,8 @@ async def tenant_audit(request: Request, who: Who, after: Skip = 0, limit: Limit
 @routes("POST", "/sweep", "sweep", answers=Swept, errors=_ADMIN, writes=True)
 async def sweep(request: Request, who: Who) -> Response:
     """Do what is due now: warn, expire, take down lapsed locks, finish publications, purge."""
-    return answers.answer(await service_of(request).engine.sweep(who), headers=answers.DURABLE)
+    service = service_of(request)
+    return answers.answer(await service.engine.sweep(who), headers=answers.durable(service))
 
 
 @routes("POST", "/verify", "verify", answers=Verified, content=_LINES, errors=(*_ADMIN, "session-not-found"))
@@ -70,9 +78,13 @@ async def verify(
     request: Request,
     who: Who,
     session: Annotated[str | None, Query(description="Only this session.", max_length=200)] = None,
+    repair: Annotated[bool, Query(description="Mend what the hot and the warm tier tell differently.")] = False,
 ) -> Response:
-    """Read everything of the tenant back and compare: a line of JSON for each session and each audit chain."""
-    found = service_of(request).engine.verify(who, session)
+    """Read everything of the tenant back and compare: a line of JSON for each session and each audit chain. With
+    `repair`, which is for admins, the newer of the two tiers counts; where each has what the other has not, the hot
+    tier's is kept as a session of its own.
+    """
+    found = service_of(request).engine.verify(who, session, repair=repair)
     first = await anext(found, None)  # a refusal comes before the first byte of the answer
 
     async def lines() -> AsyncIterator[bytes]:
@@ -82,6 +94,29 @@ async def verify(
                 yield _encode(one) + b"\n"
 
     return StreamingResponse(lines(), media_type=_LINES)
+
+
+@routes("GET", "/tiers", "tiers", answers=Tiers, errors=_ADMIN)
+async def read_tiers(request: Request, who: Who) -> Response:
+    """How far each tier is: what it holds, and what is on its way from the hot one to the warm one."""
+    return answers.answer(await service_of(request).engine.tiers(who))
+
+
+@routes(
+    "POST",
+    "/tiers/flush",
+    "flush",
+    takes=Flushing,
+    example={"retry": False},
+    optional=True,
+    answers=Flushed,
+    errors=_ADMIN,
+)
+async def flush_tiers(request: Request, who: Who) -> Response:
+    """Copy to the warm tier, now, what it does not have yet."""
+    service = service_of(request)
+    asked = await service.take(request, Flushing, default=Flushing())
+    return answers.answer(Flushed(await service.engine.flush(who, retry=asked.retry)))
 
 
 @routes("GET", "/keys", "rotate-keys", answers=KeyIds, errors=_ADMIN)
@@ -105,7 +140,7 @@ async def rotate_keys(request: Request, who: Who) -> Response:
     """Make a new key-encryption key and wrap every data key under it, while work goes on."""
     service = service_of(request)
     asked = await service.take(request, Rotation, default=Rotation())
-    return answers.answer(await service.engine.rotate_keys(who, drop=asked.drop), headers=answers.DURABLE)
+    return answers.answer(await service.engine.rotate_keys(who, drop=asked.drop), headers=answers.durable(service))
 
 
 @routes(
@@ -138,7 +173,7 @@ async def revoke(request: Request, who: Who) -> Response:
         before=asked.before,
         until=asked.until,
     )
-    return answers.answer(made, 201, {**answers.DURABLE, "location": "/v1/revocations"})
+    return answers.answer(made, 201, answers.durable(service) | {"location": "/v1/revocations"})
 
 
 @routes("GET", "/revocations", "revocations", answers=list[Revocation], errors=EVERY)

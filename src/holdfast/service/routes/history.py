@@ -148,7 +148,7 @@ async def set_label(
     made = await service.engine.label(
         session, who, label, version=asked.version, change_id=named(change_id), expected=seen(if_match)
     )
-    return answers.answer(made, headers={answers.DURABILITY: answers.DISK})
+    return answers.answer(made, headers=answers.durable(service))
 
 
 @routes.commit(

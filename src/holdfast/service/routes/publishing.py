@@ -58,8 +58,10 @@ async def unlock(
     request: Request, session: SessionId, who: Who, change_id: ChangeId = None, if_match: StillAt = None
 ) -> Response:
     """Make a locked session a draft again."""
-    engine = service_of(request).engine
-    return answers.moved(await engine.unlock(session, who, change_id=named(change_id), expected=seen(if_match)))
+    service = service_of(request)
+    return answers.moved(
+        service, await service.engine.unlock(session, who, change_id=named(change_id), expected=seen(if_match))
+    )
 
 
 @routes(
@@ -96,7 +98,7 @@ async def publish(request: Request, session: SessionId, who: Who) -> Response:
     """Publish the state a preview sealed. The same publication asked for again gives the same receipt."""
     service = service_of(request)
     asked = await service.take(request, Sealed)
-    return answers.answer(await service.engine.publish(session, who, seal=asked.seal), headers=answers.DURABLE)
+    return answers.answer(await service.engine.publish(session, who, seal=asked.seal), headers=answers.durable(service))
 
 
 @routes("GET", "/sessions/{session}/receipts", "receipts", answers=list[Receipt], errors=SESSION)
@@ -115,7 +117,8 @@ async def list_receipts(request: Request, session: SessionId, who: Who) -> Respo
 )
 async def rollback(request: Request, session: SessionId, who: Who) -> Response:
     """Make what was live before this session's publication live again."""
-    return answers.answer(await service_of(request).engine.rollback(session, who), headers=answers.DURABLE)
+    service = service_of(request)
+    return answers.answer(await service.engine.rollback(session, who), headers=answers.durable(service))
 
 
 @routes(
@@ -138,4 +141,4 @@ async def _locked(service: Service, shown: Preview, who: Principal) -> Response:
     """A preview, with the tag of the state it has locked; without one if that has been unlocked since."""
     header = await service.engine.header(shown.session, who)
     stands = header.lock is not None and header.lock.seal == shown.seal
-    return answers.answer(shown, headers={**(answers.stated(header) if stands else {}), **answers.DURABLE})
+    return answers.answer(shown, headers={**(answers.stated(header) if stands else {}), **answers.durable(service)})

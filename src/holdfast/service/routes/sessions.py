@@ -127,7 +127,7 @@ async def read_session(
     """A session with its items, as it stands or as it was at a version."""
     service = service_of(request)
     if if_none_match is not None and version is None:
-        newer = await service.engine.read(session, who, unless=lambda header: is_known(if_none_match, tag(header)))
+        newer = await service.engine.read(session, who, unless=lambda header: _is_held(if_none_match, header))
         if isinstance(newer, Header):
             return answers.unchanged(newer)
         return answers.sent(service.wholes.bytes_of(newer), headers=answers.stated(newer.header))
@@ -148,7 +148,7 @@ async def read_session(
 async def read_header(request: Request, session: SessionId, who: Who, if_none_match: IfNoneMatch = None) -> Response:
     """A session's header, without its items; also of one that is gone and can still be had back."""
     header = await service_of(request).engine.header(session, who)
-    if is_known(if_none_match, tag(header)):
+    if _is_held(if_none_match, header):
         return answers.unchanged(header)
     return answers.answer(header, headers=answers.stated(header))
 
@@ -178,7 +178,8 @@ async def rename_session(
     service = service_of(request)
     asked = await service.take(request, Naming)
     return answers.moved(
-        await service.engine.rename(session, who, asked.title, change_id=named(change_id), expected=seen(if_match))
+        service,
+        await service.engine.rename(session, who, asked.title, change_id=named(change_id), expected=seen(if_match)),
     )
 
 
@@ -195,8 +196,10 @@ async def discard_session(
     request: Request, session: SessionId, who: Who, change_id: ChangeId = None, if_match: StillAt = None
 ) -> Response:
     """Throw a session away; within its grace it can be had back."""
-    engine = service_of(request).engine
-    return answers.moved(await engine.discard(session, who, change_id=named(change_id), expected=seen(if_match)))
+    service = service_of(request)
+    return answers.moved(
+        service, await service.engine.discard(session, who, change_id=named(change_id), expected=seen(if_match))
+    )
 
 
 @routes(
@@ -212,5 +215,12 @@ async def revive_session(
     request: Request, session: SessionId, who: Who, change_id: ChangeId = None, if_match: StillAt = None
 ) -> Response:
     """Take a discarded or expired session back within its grace."""
-    engine = service_of(request).engine
-    return answers.moved(await engine.revive(session, who, change_id=named(change_id), expected=seen(if_match)))
+    service = service_of(request)
+    return answers.moved(
+        service, await service.engine.revive(session, who, change_id=named(change_id), expected=seen(if_match))
+    )
+
+
+def _is_held(if_none_match: str | None, header: Header) -> bool:
+    """Whether the asker holds this state. One that may not be the newest is told of, whatever the asker holds."""
+    return not header.stale and is_known(if_none_match, tag(header))

@@ -16,7 +16,7 @@ from holdfast.service import answers
 from holdfast.service.conditions import change_id as named
 from holdfast.service.conditions import seen
 from holdfast.service.parameters import ChangeId, SessionId, StillAt
-from holdfast.service.routing import SESSION, STEP, Routes
+from holdfast.service.routing import BEHIND, SESSION, STEP, Routes
 from holdfast.service.schemas import Granting, Leasing, Renewal
 from holdfast.service.service import Who, service_of
 
@@ -72,7 +72,7 @@ async def grant(
     header = await service.engine.grant(
         session, who, principal, asked.role, change_id=named(change_id), expected=seen(if_match)
     )
-    return answers.moved(header)
+    return answers.moved(service, header)
 
 
 @routes(
@@ -93,9 +93,10 @@ async def withdraw(
     if_match: StillAt = None,
 ) -> Response:
     """Take a principal's role on a session away; its open feeds end within a second."""
-    engine = service_of(request).engine
+    service = service_of(request)
     return answers.moved(
-        await engine.grant(session, who, principal, None, change_id=named(change_id), expected=seen(if_match))
+        service,
+        await service.engine.grant(session, who, principal, None, change_id=named(change_id), expected=seen(if_match)),
     )
 
 
@@ -117,7 +118,7 @@ async def take_lease(request: Request, session: SessionId, who: Who) -> Response
     asked = await service.take(request, Leasing)
     lease = await service.engine.lease(session, who, asked.holder, seconds=asked.seconds, force=asked.force)
     location = {"location": f"/v1/sessions/{session}/leases/{lease.fence}"}
-    return answers.answer(lease, 201, {**answers.DURABLE, **location})
+    return answers.answer(lease, 201, answers.durable(service) | location)
 
 
 @routes(
@@ -136,11 +137,12 @@ async def renew_lease(request: Request, session: SessionId, fence: FencePath, wh
     service = service_of(request)
     asked = await service.take(request, Renewal, default=Renewal())
     lease = await service.engine.renew(Lease(session, "", fence, _ANY_TIME), who, seconds=asked.seconds)
-    return answers.answer(lease, headers=answers.DURABLE)
+    return answers.answer(lease, headers=answers.durable(service))
 
 
-@routes("DELETE", "/sessions/{session}/leases/{fence}", "lease", status=204, errors=SESSION, writes=True)
+@routes("DELETE", "/sessions/{session}/leases/{fence}", "lease", status=204, errors=(*SESSION, *BEHIND), writes=True)
 async def release_lease(request: Request, session: SessionId, fence: FencePath, who: Who) -> Response:
     """Give a lease back. One that is lost already is left as it is."""
-    await service_of(request).engine.release(Lease(session, "", fence, _ANY_TIME), who)
-    return answers.empty()
+    service = service_of(request)
+    await service.engine.release(Lease(session, "", fence, _ANY_TIME), who)
+    return answers.empty(answers.durable(service))

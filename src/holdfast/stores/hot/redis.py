@@ -7,30 +7,28 @@ the count of its owner's sessions may lie on another server: it is counted first
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from datetime import datetime
-from importlib.resources import files
 from typing import Any
 
-import msgspec
 from msgspec.structs import replace
 
-from holdfast.drivers.redis import Redis, Script
+from holdfast.drivers.redis import Redis
 from holdfast.drivers.redis_url import RedisUrl
 from holdfast.errors import (
     ConfigurationError,
+    FlushQueueFullError,
     LeaseHeldError,
     LeaseLostError,
-    StoreUnavailableError,
     TamperedError,
 )
 from holdfast.model.entry import SealedEntry, purged_payload
 from holdfast.model.lease import Lease
-from holdfast.model.revocation import Revocation
 from holdfast.model.session import SealedHead, SealedItem, Write
-from holdfast.ports.hot import HotStore
+from holdfast.ports.hot import HotSize, TieredHotStore
+from holdfast.stores.hot.redis_closing import Writes
 from holdfast.stores.hot.redis_keys import Keys, SessionKeys
+from holdfast.stores.hot.redis_queue import RedisQueue
 from holdfast.stores.hot.redis_quota import Quota
 from holdfast.stores.hot.redis_rows import (
     HEAD_FIELDS,
@@ -38,9 +36,10 @@ from holdfast.stores.hot.redis_rows import (
     entry_row,
     fields_of,
     head_of,
+    installed_of,
     loaded_of,
-    members_of,
     number,
+    script,
     time,
 )
 
@@ -49,17 +48,16 @@ _PAGE = 1_000  # entries read at a time
 _PAGE_BYTES = 4 * 1024 * 1024
 _TRIM = 1_000  # entries forgotten at a time: others are served in between
 _COUNT_BYTES = 8
-_WRITE_HEAD = 12  # arguments of the write script before the fields
-_ABOUT = msgspec.msgpack.Decoder(tuple[str, str, str])
+_WRITE_HEAD = 13  # arguments of the write script before the fields
+_INSTALL_HEAD = 4  # and of the install script
+_BOUND = 10_000
 
 
-def script(name: str) -> Script:
-    """A script by the name of its file."""
-    return Script.of(files("holdfast.stores.hot").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8"))
+class RedisHotStore(RedisQueue, TieredHotStore):
+    """Sessions, their log, their leases and the flush queue in Redis.
 
-
-class RedisHotStore(HotStore):
-    """Sessions, their log and their leases in Redis. ``queue``: whether writes go to the flush queue too."""
+    ``bound``: how many log entries of one partition may wait to be flushed; beyond it, writes are refused.
+    """
 
     write_script = script("write")
     page_script = script("page")
@@ -72,26 +70,29 @@ class RedisHotStore(HotStore):
     defer_script = script("defer")
     rewrap_script = script("rewrap")
     epoch_script = script("epoch")
-    revoke_script = script("revoke")
-    revoked_script = script("revoked")
+    evict_script = script("evict")
+    install_script = script("install")
 
-    def __init__(self, redis: Redis, *, queue: bool = False) -> None:
-        self._redis, self._queued = redis, queue
+    def __init__(self, redis: Redis, *, bound: int = _BOUND) -> None:
+        super().__init__()
+        self._redis, self._bound = redis, bound
         self.keys = Keys(redis.url.prefix, redis.url.partitions)
         self._quota = Quota(redis, self.keys)
-        self._open = _Open()
+        self._open = Writes()
 
     @classmethod
-    async def open(cls, url: str, *, queue: bool = False, **fields: Any) -> RedisHotStore:
+    async def open(cls, url: str, *, bound: int = _BOUND, **fields: Any) -> RedisHotStore:
         """Open the hot tier of a URL, see ``RedisUrl``; ``fields`` of it take the place of what the URL says.
 
+        Args:
+            bound: how many writes of one partition may wait to be flushed.
         Raises:
             ConfigurationError: the URL cannot be, the server contradicts the durability that is promised, or the
                 prefix is in use with another number of partitions; says what to set.
             StoreUnavailableError: there is nobody.
         """
         redis = await Redis.connect(replace(RedisUrl.parse(url), **fields), name="hot")
-        store = cls(redis, queue=queue)
+        store = cls(redis, bound=bound)
         try:
             await store._agree()
         except BaseException:
@@ -128,11 +129,6 @@ class RedisHotStore(HotStore):
     async def load(self, session: str) -> tuple[SealedHead, list[SealedItem]] | None:
         keys = self.keys.session(session)  # head and items are one key: one command reads them of one moment
         return loaded_of(session, await self._redis.ask(keys.tag, b"HGETALL", keys.session))
-
-    async def members(self, session: str) -> tuple[str, ...]:
-        """Who beside the owner may know of a session, as last written."""
-        keys = self.keys.session(session)
-        return members_of(await self._redis.ask(keys.tag, b"HGET", keys.session, b"members"))
 
     async def entries(self, session: str, *, after: int, limit: int, room: int | None = None) -> list[SealedEntry]:
         return await self._pages(session, after + 1, 1, limit, room)
@@ -195,6 +191,8 @@ class RedisHotStore(HotStore):
                     if again is None:
                         return False
                     token = again
+                elif why == b"full":
+                    raise FlushQueueFullError(int(facts[0]))
                 elif why == b"lost":
                     raise LeaseLostError(write.fence or 0, int(facts[0]))
                 elif why == b"held":
@@ -206,30 +204,31 @@ class RedisHotStore(HotStore):
         head, entry = write.head, write.entry
         kept, dropped = fields_of(write, creating=creating)
         partition = self.keys.partition(head.id.encode())
-        names = [keys.session, keys.log, partition.due, partition.moved, partition.written, self.keys.void(keys, token)]
-        if self._queued:
-            names.append(partition.queue)
-        return await self._redis.run(
-            self.write_script,
-            keys.tag,
-            names,
-            (
-                head.id,
-                write.expected,
-                number(now.timestamp()),
-                b"" if write.fence is None else write.fence,
-                b"1" if entry.commit else b"0",
-                entry.change,
-                entry.step,
-                entry_row(entry),
-                head.status,
-                b"" if head.due is None else number(head.due),
-                token,
-                _WRITE_HEAD + len(kept),
-                *kept,
-                *dropped,
-            ),
+        names = [keys.session, keys.log, partition.due, partition.moved, partition.written]
+        names += (partition.queue, partition.flushed)
+        if token:
+            names += (self.keys.void(keys, token), partition.evicted)
+        given = (
+            head.id,
+            write.expected,
+            number(now.timestamp()),
+            b"" if write.fence is None else write.fence,
+            b"1" if entry.commit else b"0",
+            entry.change,
+            entry.step,
+            entry_row(entry),
+            head.status,
+            b"" if head.due is None else number(head.due),
+            token,
+            self._bound,
+            _WRITE_HEAD + len(kept),
+            *kept,
+            *dropped,
         )
+        try:
+            return await self._redis.run(self.write_script, keys.tag, names, given)
+        finally:  # whatever came of it
+            self._news.add(partition)
 
     async def moved(self, since: int | None) -> tuple[int, set[str]]:
         """The mark holds the count of every partition, eight bytes each."""
@@ -338,55 +337,51 @@ class RedisHotStore(HotStore):
             given = (boot, number(offer.timestamp()))
             return time(await self._redis.run(self.epoch_script, self.keys.root, (self.keys.epochs,), given))
 
-    async def revoke(self, revocation: Revocation, *, now: datetime) -> Revocation:
-        about = msgspec.msgpack.encode((revocation.tenant, revocation.token, revocation.principal))
-        given = (
-            about,
-            number(revocation.before),
-            number(revocation.until),
-            revocation.by,
-            number(now.timestamp()),
-        )
-        with self._open:
-            before, until = await self._redis.run(self.revoke_script, self.keys.root, self.keys.revocations, given)
-        return replace(revocation, before=float(before), until=float(until))
+    # -- moving between the tiers ------------------------------------------------------------------------------------
 
-    async def revoked(self, *, after: int, now: datetime) -> tuple[list[Revocation], int]:
-        row = await self._redis.run(self.revoked_script, self.keys.root, self.keys.revocations[:2], (after,))
-        found, instant = [], now.timestamp()
-        for about, rest in zip(row[::3], row[1::3], strict=True):
-            before, until, by = msgspec.msgpack.decode(rest)
-            if float(until) > instant:
-                found.append(Revocation(*_ABOUT.decode(about), float(before), float(until), by))
-        return found, int(row[-1]) if row else after
+    @property
+    def generation(self) -> int:
+        return self._redis.generation
+
+    @property
+    def durability(self) -> str:
+        return self._redis.url.durability
+
+    async def evict(self, session: str, *, step: int, now: datetime, force: bool = False) -> bool:
+        keys, partition = self.keys.session(session), self.keys.partition(session.encode())
+        names = (keys.session, keys.log, partition.due, partition.moved, partition.evicted, partition.lately)
+        given = (session, step, number(now.timestamp()), b"1" if force else b"0")
+        with self._open:
+            queue = (partition.queue, partition.flushed)
+            return bool(await self._redis.run(self.evict_script, keys.tag, (*names, *queue), given) == 1)
+
+    async def install(
+        self, head: SealedHead, items: Sequence[SealedItem], entries: Sequence[SealedEntry], *, fence: int
+    ) -> bool:
+        keys, partition = self.keys.session(head.id), self.keys.partition(head.id.encode())
+        names = (keys.session, keys.log, partition.due, partition.moved, partition.written)
+        fields, log = installed_of(head, items, entries, fence)
+        due = b"" if head.due is None else number(head.due)
+        given = (head.id, head.step, due, _INSTALL_HEAD + len(fields), *fields, *log)
+        with self._open:
+            answer = await self._redis.run(
+                self.install_script, keys.tag, (*names, partition.evicted, partition.lately, partition.flushed), given
+            )
+        return bool(answer == 1)
+
+    async def size(self) -> HotSize:
+        """The bytes are those of the servers, whatever else they keep."""
+        counts = await self._redis.ask_all(
+            [
+                (one.tag, command)
+                for one in self.keys.partitions
+                for command in ((b"ZCARD", one.moved), (b"LLEN", one.lately))
+            ]
+        )
+        return HotSize(sum(counts[::2]) - sum(counts[1::2]), await self._redis.memory())
 
     # -- closing -----------------------------------------------------------------------------------------------------
 
     async def close(self) -> None:
         await self._open.close()
         await self._redis.close()
-
-
-class _Open:
-    """Around a write, which may take several scripts: closing waits for it."""
-
-    def __init__(self) -> None:
-        self._inside = 0
-        self._closed = False
-        self._quiet: asyncio.Future[None] | None = None
-
-    def __enter__(self) -> None:
-        if self._closed:
-            raise StoreUnavailableError("hot", "it is closed")
-        self._inside += 1
-
-    def __exit__(self, *raised: object) -> None:
-        self._inside -= 1
-        if not self._inside and self._quiet is not None and not self._quiet.done():
-            self._quiet.set_result(None)
-
-    async def close(self) -> None:
-        self._closed = True
-        while self._inside:
-            self._quiet = asyncio.get_running_loop().create_future()
-            await self._quiet

@@ -10,18 +10,23 @@ and put together. Of one owner's sessions, which lie in many partitions, the own
 * ``{h:p}:s:id`` hash, the session as it stands. ``about`` (tenant, owner, kind, created: MessagePack), ``status``,
   ``step``, ``version``, ``digest``, ``due``, ``sealed`` and ``key`` are the head's; ``fence``, ``holder``, ``until``
   and ``seconds`` the lease's; ``floor`` is the first step that has not been trimmed, ``purged`` says that the payloads
-  are hashes, ``members`` who may know of it (MessagePack), ``uncounted`` that its owner's count is without it. Each
-  ``i:`` with an item's id is an item: eight bytes of its version, then its sealed bytes.
+  are hashes, ``uncounted`` that its owner's count may be without it, ``queued`` that it is on the flush queue: the
+  first step that waits, a space, and the id of its entry. Each ``i:`` with an item's id is an item: eight bytes of its
+  version, then its sealed bytes.
 * ``{h:p}:l:id`` hash, its log: a step leads to its entry, ``c:`` with a change id to its step.
 * ``{h:p}:d`` sorted set, sessions by when they are due.
 * ``{h:p}:m`` sorted set, sessions by the number of their last write; ``{h:p}:n`` the number given last.
-* ``{h:p}:q`` stream, the flush queue, where one is asked for: session ``s`` has step ``n``.
+* ``{h:p}:q`` stream, the flush queue: of session ``s`` what is from step ``n`` on waits, one entry a session. Its
+  consumer group is ``flush``; what is acknowledged is deleted. It is never cut short.
+* ``{h:p}:f`` how many of the writes that ``{h:p}:n`` counts wait no more: the difference is what does.
+* ``{h:p}:b`` hash, dead letters by the id they had in the queue: the reason and the fields (MessagePack).
+* ``{h:p}:e`` hash, evicted sessions and the step each stood at: none is made under such an id, and no older state is
+  installed. 0 for any state. Those that were gone have a minus before it, and are forgotten after a while.
+* ``{h:p}:r`` list, the sessions evicted last, at most 256: they stay in ``{h:p}:m``, for whoever follows them.
 * ``{h:p}:o:`` with tenant and owner (MessagePack): hash, the owner's sessions and the token each is counted by.
 * ``{h:p}:v:token``: that token counts no more; the only key that expires, after an hour.
 * ``{h}:layout`` hash: the format and the number of partitions.
 * ``{h}:epochs`` hash: the first instant of each boot, and the latest of them.
-* ``{h}:r`` hash, revocations by what they are about; ``{h}:rn`` sorted set, by number; ``{h}:ru`` sorted set, by when
-  they lapse; ``{h}:rc`` the number given last.
 """
 
 from __future__ import annotations
@@ -48,6 +53,10 @@ class PartitionKeys(NamedTuple):
     moved: bytes
     written: bytes
     queue: bytes
+    buried: bytes
+    evicted: bytes
+    lately: bytes
+    flushed: bytes
 
 
 class Keys:
@@ -57,7 +66,6 @@ class Keys:
         self.root = prefix.encode()
         base = b"{%s}:" % self.root
         self.layout, self.epochs = base + b"layout", base + b"epochs"
-        self.revocations = (base + b"r", base + b"rn", base + b"ru", base + b"rc")
         self.partitions = [_partition(b"%s:%d" % (self.root, number)) for number in range(partitions)]
 
     def partition(self, id: bytes) -> PartitionKeys:
@@ -68,6 +76,10 @@ class Keys:
         id = session.encode()
         tag = self.partition(id).tag
         return SessionKeys(tag, b"{%s}:s:%s" % (tag, id), b"{%s}:l:%s" % (tag, id))
+
+    def stands(self, id: bytes) -> bytes:
+        """Where a session of an id stands: the first of its keys."""
+        return b"{%s}:s:%s" % (self.partition(id).tag, id)
 
     def owner(self, tenant: str, owner: str) -> tuple[bytes, bytes]:
         """Tag and key of an owner's count."""
@@ -81,4 +93,4 @@ class Keys:
 
 
 def _partition(tag: bytes) -> PartitionKeys:
-    return PartitionKeys(tag, *(b"{%s}:%s" % (tag, kind) for kind in (b"d", b"m", b"n", b"q")))
+    return PartitionKeys(tag, *(b"{%s}:%s" % (tag, kind) for kind in (b"d", b"m", b"n", b"q", b"b", b"e", b"r", b"f")))

@@ -6,18 +6,19 @@ session was discarded since, has expired, or was never made because its author d
 quota is reached: each session that is counted is looked at in its own partition, and those that need not count are
 dropped. A session that was never made and is dropped has its token voided in its own partition, in the step that finds
 it missing: if its author is alive after all, the write is refused and counted anew. One that is gone is marked as not
-counted in the same way, and is counted again before it comes back.
+counted in the same way, and is counted again before it comes back. One that was evicted counts for as long as it is not
+gone; once it is back its next write has it counted, whether it is already or not.
 """
 
 from __future__ import annotations
 
 import secrets
-from importlib.resources import files
 
-from holdfast.drivers.redis import Redis, Script
+from holdfast.drivers.redis import Redis
 from holdfast.errors import LimitExceededError
 from holdfast.model.session import SealedHead
 from holdfast.stores.hot.redis_keys import Keys
+from holdfast.stores.hot.redis_rows import script
 
 _UNDER_WAY = 5
 """Seconds for which a session that was counted is taken to be on its way. Only fairness hangs on it, not the bound."""
@@ -31,7 +32,7 @@ class Quota:
 
     def __init__(self, redis: Redis, keys: Keys) -> None:
         self._redis, self._keys = redis, keys
-        self._reserve, self._settle, self._drop = (_script(name) for name in ("reserve", "settle", "drop"))
+        self._reserve, self._settle, self._drop = (script(name) for name in ("reserve", "settle", "drop"))
 
     async def reserve(self, head: SealedHead, quota: int | None, *, void: bytes = b"") -> bytes | None:
         """Count a session as its owner's; the token it is counted by.
@@ -40,7 +41,7 @@ class Quota:
             quota: None for no bound.
             void: a token of it that was found to count no more.
         Returns:
-            None if the quota is reached, and the session is there already.
+            None if the quota is reached, and the session is there already or was evicted.
         Raises:
             LimitExceededError: the owner has as many that are not gone.
         """
@@ -57,8 +58,14 @@ class Quota:
             if settled:
                 await self._redis.run(self._drop, tag, (owner,), settled)
                 continue
-            keys = self._keys.session(head.id)
-            if await self._redis.ask(keys.tag, b"EXISTS", keys.session):
+            keys, partition = self._keys.session(head.id), self._keys.partition(head.id.encode())
+            here, evicted = await self._redis.ask_all(
+                [
+                    (keys.tag, (b"EXISTS", keys.session)),
+                    (keys.tag, (b"HEXISTS", partition.evicted, head.id)),
+                ]
+            )
+            if here or evicted:
                 return None
             raise LimitExceededError("sessions of one owner", count + 1, quota or 0)
 
@@ -68,12 +75,8 @@ class Quota:
         for id, token in counted.items():
             keys = self._keys.session(id.decode())
             young = second - int(token.partition(b":")[0]) < _UNDER_WAY
-            names = (keys.session, self._keys.void(keys, token))
-            commands.append((self._settle, keys.tag, names, (b"1" if young else b"0", _REMEMBERED)))
+            names = (keys.session, self._keys.void(keys, token), self._keys.partition(id).evicted)
+            commands.append((self._settle, keys.tag, names, (id, b"1" if young else b"0", _REMEMBERED)))
         answers = await self._redis.run_all(commands)
         pairs = zip(counted.items(), answers, strict=True)
         return [part for pair, answer in pairs if answer == 1 for part in pair]
-
-
-def _script(name: str) -> Script:
-    return Script.of(files("holdfast.stores.hot").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8"))

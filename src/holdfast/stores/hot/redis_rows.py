@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from importlib.resources import files
 from typing import Any
 
 import msgspec
 
+from holdfast.drivers.redis import Script
 from holdfast.drivers.redis_server import Argument
 from holdfast.errors import TamperedError
 from holdfast.model.entry import SealedEntry
@@ -21,7 +24,12 @@ _ENTRY = struct.Struct(
 _VERSION = struct.Struct(">Q")
 _ITEM = b"i:"
 _ABOUT = msgspec.msgpack.Decoder(tuple[str, str, str, float])
-_MEMBERS = msgspec.msgpack.Decoder(tuple[str, ...])
+_HASH_BYTES = 32
+
+
+def script(name: str) -> Script:
+    """A script by the name of its file."""
+    return Script.of(files("holdfast.stores.hot").joinpath("lua", f"{name}.lua").read_text(encoding="utf-8"))
 
 
 def head_of(session: str, row: list[Any]) -> SealedHead | None:
@@ -69,21 +77,8 @@ def loaded_of(session: str, fields: list[Any]) -> tuple[SealedHead, list[SealedI
 
 def fields_of(write: Write, *, creating: bool) -> tuple[list[Argument], list[Argument]]:
     """The fields of the session that a write sets, each with its value, and those that it removes."""
-    head = write.head
-    kept: list[Argument] = [
-        *(b"step", head.step, b"version", head.version),
-        *(b"digest", head.digest, b"sealed", head.sealed, b"status", head.status),
-    ]
+    kept = _head_fields(write.head, creating=creating)
     dropped: list[Argument] = []
-    if creating:
-        about = msgspec.msgpack.encode((head.tenant, head.owner, head.kind, head.created))
-        kept += (b"about", about)
-        if head.key is not None:
-            kept += (b"key", head.key)
-    if write.members:
-        kept += (b"members", msgspec.msgpack.encode(write.members))
-    elif write.members is not None:
-        dropped.append(b"members")
     for item in write.items:
         if item.sealed is None:
             dropped.append(_ITEM + item.id)
@@ -92,8 +87,36 @@ def fields_of(write: Write, *, creating: bool) -> tuple[list[Argument], list[Arg
     return kept, dropped
 
 
-def members_of(packed: bytes | None) -> tuple[str, ...]:
-    return () if packed is None else _MEMBERS.decode(packed)
+def installed_of(
+    head: SealedHead, items: Sequence[SealedItem], entries: Sequence[SealedEntry], fence: int
+) -> tuple[list[Argument], list[Argument]]:
+    """The fields of a session that is put here whole, each with its value, and those of its log."""
+    fields = _head_fields(head, creating=True)
+    fields += (b"floor", entries[0].step if entries else head.step + 1)
+    if fence:
+        fields += (b"fence", fence)
+    if head.key is None and not items and entries and all(len(entry.payload) == _HASH_BYTES for entry in entries):
+        fields += (b"purged", b"1")  # no payload is as short as its hash
+    for item in items:
+        if item.sealed is not None:
+            fields += (_ITEM + item.id, _VERSION.pack(item.version) + item.sealed)
+    log: list[Argument] = []
+    for entry in entries:
+        log += (entry.step, entry_row(entry), "c:" + entry.change, entry.step)
+    return fields, log
+
+
+def _head_fields(head: SealedHead, *, creating: bool) -> list[Argument]:
+    """The fields of a head that a write sets, each with its value; but for ``due``, which has an index."""
+    fields: list[Argument] = [
+        *(b"step", head.step, b"version", head.version),
+        *(b"digest", head.digest, b"sealed", head.sealed, b"status", head.status),
+    ]
+    if creating:
+        fields += (b"about", msgspec.msgpack.encode((head.tenant, head.owner, head.kind, head.created)))
+        if head.key is not None:
+            fields += (b"key", head.key)
+    return fields
 
 
 def entry_row(entry: SealedEntry) -> bytes:

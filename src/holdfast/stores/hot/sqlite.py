@@ -5,40 +5,40 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import apsw
-from msgspec.structs import replace
 
 from holdfast.drivers.sqlite import SqliteFile
 from holdfast.errors import LeaseHeldError, LeaseLostError, LimitExceededError, TamperedError
 from holdfast.model.entry import SealedEntry
 from holdfast.model.lease import Lease
-from holdfast.model.revocation import Revocation
 from holdfast.model.session import SealedHead, SealedItem, Write
 from holdfast.ports.hot import HotStore
 from holdfast.stores.sqlite_rows import (
     ENTRIES,
     ENTRY,
     HEAD,
+    ITEMS,
     KEEP_ENTRY,
     KEEP_HEAD,
-    SCHEMA,
+    defer,
     entries_at,
     entries_of,
     entry_row,
+    entry_under,
     head_of,
     head_row,
     keep_members,
+    open_tables,
     purge,
     rewrap,
+    sessions_due,
 )
 
 _RECENT = f"{ENTRY} WHERE s.id = ? AND l.step < ? ORDER BY l.step DESC LIMIT ?"
-_UNDER_CHANGE = f"{ENTRY} WHERE s.id = ? AND l.change = ?"
-_ITEMS = "SELECT i.id, i.version, i.sealed FROM item AS i, session AS s WHERE s.id = ? AND i.session = s.no"
-_STANDS = "SELECT no, step, fence, holder, until, due, status FROM session WHERE id = ?"
-_MOVE = "UPDATE session SET step = ?, version = ?, digest = ?, sealed = ? WHERE no = ?"
+_STANDS = "SELECT no, step, fence, holder, until, due, status, archive FROM session WHERE id = ?"
+_MOVE = "UPDATE session SET step = ?1, version = ?2, digest = ?3, sealed = ?4, snapped = ?1 WHERE no = ?5"
+_SNAPPED = "UPDATE session SET snapped = step WHERE no = ?"
 _TURN = "UPDATE session SET status = ? WHERE no = ?"  # apart: naming an indexed column costs an index write each time
 _DEFER = "UPDATE session SET due = ? WHERE no = ?"  # and so is this one
 _PUT = (
@@ -49,14 +49,6 @@ _RENEW = "UPDATE session SET until = ? + seconds WHERE no = ? AND holder IS NOT 
 _CHANGED = "SELECT 1 FROM log WHERE session = ? AND change = ?"
 _DROP = "DELETE FROM item WHERE session = ? AND id = ?"
 _GONE = ("discarded", "expired")
-_STANDING = "SELECT before, until FROM revocation WHERE tenant = ? AND token = ? AND principal = ?"
-_REVOKE = (
-    'INSERT OR REPLACE INTO revocation (tenant, token, principal, before, until, "by")'  # with a new, higher number
-    " VALUES (?, ?, ?, ?, ?, ?)"
-)
-_REVOKED = (
-    'SELECT tenant, token, principal, before, until, "by", no FROM revocation WHERE no > ? AND until > ? ORDER BY no'
-)
 
 
 class SqliteHotStore(HotStore):
@@ -68,7 +60,7 @@ class SqliteHotStore(HotStore):
     @classmethod
     def open(cls, path: str | Path, *, vfs: str | None = None, synchronous: str = "FULL") -> SqliteHotStore:
         """Open the file of a path; see ``SqliteFile.open``."""
-        return cls(SqliteFile.open(path, schema=SCHEMA, name="hot", vfs=vfs, synchronous=synchronous))
+        return cls(open_tables(path, name="hot", vfs=vfs, synchronous=synchronous))
 
     async def head(self, session: str) -> SealedHead | None:
         with self._file.mapped():
@@ -81,7 +73,7 @@ class SqliteHotStore(HotStore):
             row = read.execute(HEAD, (session,)).get
             if row is None:
                 return None
-            items = [SealedItem(*item) for item in read.execute(_ITEMS, (session,))]
+            items = [SealedItem(*item) for item in read.execute(ITEMS, (session,))]
         return head_of(row), items
 
     async def write(self, write: Write, *, now: datetime) -> bool:
@@ -100,8 +92,7 @@ class SqliteHotStore(HotStore):
         return entries_at(self._file, session, steps)
 
     async def change(self, session: str, change: str) -> SealedEntry | None:
-        found = entries_of(self._file, session, _UNDER_CHANGE, (session, change), None)
-        return found[0] if found else None
+        return entry_under(self._file, session, change)
 
     async def trim(self, session: str, *, below: int) -> None:
         await self._file.write(
@@ -119,7 +110,7 @@ class SqliteHotStore(HotStore):
             row = connection.execute(_STANDS, (session,)).get
             if row is None:
                 return None
-            number, _, fence, held_by, until, _, _ = row
+            number, _, fence, held_by, until, *_ = row
             if held_by is not None and held_by != holder and until > instant and not force:
                 raise LeaseHeldError(held_by, _time(until))
             connection.execute(
@@ -168,19 +159,10 @@ class SqliteHotStore(HotStore):
             return mark, {row[0] for row in rows}
 
     async def due(self, *, now: datetime, limit: int) -> list[str]:
-        with self._file.mapped():
-            rows = self._file.read.execute(
-                "SELECT id FROM session WHERE due <= ? ORDER BY due LIMIT ?", (now.timestamp(), limit)
-            )
-            return [row[0] for row in rows]
+        return sessions_due(self._file, now, limit)
 
     async def defer(self, session: str, *, step: int, due: datetime | None) -> None:
-        instant = None if due is None else due.timestamp()
-        await self._file.write(
-            lambda connection: connection.execute(
-                "UPDATE session SET due = ? WHERE id = ? AND step = ?", (instant, session, step)
-            )
-        )
+        await defer(self._file, session, step, due)
 
     async def rewrap(self, session: str, *, old: bytes, new: bytes | None) -> bool:
         return await self._file.write(lambda connection: rewrap(connection, session, old, new))
@@ -199,24 +181,6 @@ class SqliteHotStore(HotStore):
             return instant
 
         return _time(await self._file.write(job))
-
-    async def revoke(self, revocation: Revocation, *, now: datetime) -> Revocation:
-        instant = now.timestamp()
-
-        def job(connection: apsw.Connection) -> Revocation:
-            connection.execute("DELETE FROM revocation WHERE until <= ?", (instant,))
-            about = (revocation.tenant, revocation.token, revocation.principal)
-            before, until = connection.execute(_STANDING, about).get or (0.0, 0.0)
-            before, until = max(before, revocation.before), max(until, revocation.until)
-            connection.execute(_REVOKE, (*about, before, until, revocation.by))
-            return replace(revocation, before=before, until=until)
-
-        return await self._file.write(job)
-
-    async def revoked(self, *, after: int, now: datetime) -> tuple[list[Revocation], int]:
-        with self._file.mapped():
-            rows: list[Any] = self._file.read.execute(_REVOKED, (after, now.timestamp())).fetchall()
-        return [Revocation(*row[:-1]) for row in rows], rows[-1][-1] if rows else after
 
     async def close(self) -> None:
         await self._file.close()
@@ -239,15 +203,16 @@ def _create(connection: apsw.Connection, write: Write) -> bool:
         keep_members(connection, head, write.members)
     _append(connection, number, write)
     _items(connection, number, write)
+    connection.execute(_SNAPPED, (number,))
     return True
 
 
 def _move(connection: apsw.Connection, write: Write, now: float) -> bool:
     head = write.head
     row = connection.execute(_STANDS, (head.id,)).get
-    if row is None or row[1] != write.expected:
-        return False
-    number, _, fence, holder, until, due, status = row
+    if row is None or row[1] != write.expected or row[-1] is not None:
+        return False  # of a stub nothing is here to write to: who reads it again has it restored
+    number, _, fence, holder, until, due, status, _ = row
     if write.fence is not None:
         if write.fence != fence or holder is None:
             raise LeaseLostError(write.fence, fence)

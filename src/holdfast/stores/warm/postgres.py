@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from datetime import datetime
 from importlib.resources import files
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import msgspec
+from msgspec.structs import replace
 
 from holdfast.drivers.batches import Batches
 from holdfast.drivers.postgres import (
@@ -19,34 +21,35 @@ from holdfast.drivers.postgres import (
     migrations,
     of_text,
 )
-from holdfast.errors import AlreadyExistsError, StoreUnavailableError
+from holdfast.errors import AlreadyExistsError, StoreUnavailableError, TamperedError
 from holdfast.model.cursor import PageCursor
 from holdfast.model.entry import SealedEntry
+from holdfast.model.revocation import Revocation
 from holdfast.model.session import SealedHead
-from holdfast.ports.warm import AuditRow, ChainEnd, Query, WarmStore
+from holdfast.ports.warm import AuditRow, ChainEnd, Query, Snapshot, WarmSize, WarmStore
+from holdfast.stores.warm.postgres_queries import HEADS, found, lines_of
+from holdfast.stores.warm.postgres_rows import (
+    Bytes,
+    entries_described,
+    entry_of,
+    head_of,
+    heads_described,
+    lines_described,
+    packed,
+    snapshot_of,
+)
 
 MIGRATIONS = migrations(files("holdfast.stores.warm").joinpath("postgres.sql").read_text(encoding="utf-8"))
-
-Place = tuple[Any, Any]
-"""Beyond which row to go on: of a page of sessions or of audit lines."""
 
 _MOST = 1_000
 _ROOM = 8 * 2**20
 """Appends, and bytes, of one statement; one append that is larger goes alone."""
+_LOAD = 15.0
+"""Seconds to wait for a snapshot: ten megabytes over a network that carries one a second, and the time to find them."""
+_FEW = 100_000
+"""Rows that are counted, where more are estimated: so many take some thirty milliseconds."""
 
-_HEADS = """
-    SELECT s.id, s.tenant, s.owner, s.kind, s.status, s.step, s.version, s.digest, s.created, s.due, s.sealed, s.key
-    FROM {schema}.session AS s
-"""
-_HEAD = _HEADS + " WHERE s.id = $1"
-_SHARED = """
-    SELECT s.*
-    FROM {schema}.member AS m
-        CROSS JOIN LATERAL (
-            SELECT id, tenant, owner, kind, status, step, version, digest, created, due, sealed, key
-            FROM {schema}.session WHERE id = m.id OFFSET 0 -- looked up for each member's row, as far as the page goes
-        ) AS s
-"""
+_HEAD = HEADS + " WHERE s.id = $1"
 _ENTRIES = "SELECT step, version, made, change, header, payload, digest FROM {schema}.log WHERE session = $1"
 _AFTER = _ENTRIES + " AND step > $2 ORDER BY step LIMIT $3"
 _AFTER_WITH_ROOM = """
@@ -57,16 +60,41 @@ _AFTER_WITH_ROOM = """
     ) AS following
     WHERE filled < $4 OR filled = 0 ORDER BY step
 """
+_UNDER_CHANGE = _ENTRIES + " AND change = $2"
 _AT = _ENTRIES + " AND step = ANY ($2::text[]::bigint[])"
 _UNDER_WAY = """
     SELECT status, kind, count(*) FROM {schema}.session WHERE status IN ('draft', 'locked') GROUP BY status, kind
 """
 
 _APPEND = "SELECT {schema}.append($1, $2, $3)"
+_DUE = "SELECT id FROM {schema}.session WHERE due <= $1 ORDER BY due LIMIT $2"
+_DEFER = "UPDATE {schema}.session SET due = $3 WHERE id = $1 AND step = $2"
+_SNAPSHOT = "SELECT {schema}.keep_items($1, $2, $3)"
+_ITEMS = "SELECT step, items FROM {schema}.snapshot WHERE session = $1"
+_ARCHIVE = "SELECT {schema}.archive($1, $2, $3)"
+_RESTORE = "SELECT {schema}.restore($1, $2, $3, $4, $5, $6)"
+# Many sessions are counted by what the server remembers of the last time it looked through them.
+_SIZE = """
+    SELECT
+        CASE WHEN sessions.known < {few} THEN (SELECT count(*) FROM {schema}.session) ELSE sessions.known END,
+        CASE WHEN archived.known < {few} THEN (SELECT count(*) FROM {schema}.session WHERE archive IS NOT NULL)
+            ELSE archived.known END,
+        (
+            SELECT sum(pg_total_relation_size(oid))::bigint FROM pg_class
+            WHERE relnamespace = '{schema}'::regnamespace AND relkind = 'r'
+        )
+    FROM
+        (SELECT reltuples::bigint AS known FROM pg_class WHERE oid = '{schema}.session'::regclass) AS sessions,
+        (SELECT reltuples::bigint AS known FROM pg_class WHERE oid = '{schema}.session_archived'::regclass) AS archived
+""".replace("{few}", str(_FEW))
 _REWRAP = "UPDATE {schema}.session SET key = $3 WHERE id = $1 AND key = $2 RETURNING true"
 _PURGE = "SELECT {schema}.purge($1)"
-_LINES = "SELECT chain, seq, tenant, session, line, mac FROM {schema}.audit"
 _CHAINS = 'SELECT chain, seq, mac, "end" FROM {schema}.audit_chain'
+_REVOKE = "SELECT stands, ends FROM {schema}.revoke($1, $2, $3, $4, $5, $6, $7)"
+_REVOKED = """
+    SELECT tenant, token, principal, before, until, "by", no FROM {schema}.revocation
+    WHERE no > $1 AND until > $2 ORDER BY no
+"""
 # The end is moved first, if it stands where the lines begin: of two writers one finds that it does not any more.
 _RECORD = """
     WITH moved AS (
@@ -107,15 +135,18 @@ class PostgresWarmStore(WarmStore):
     ) -> None:
         if self._closed:
             raise StoreUnavailableError(self._pool.name, "it is closed")
-        await self._appends.put(_Append(head, _each_once(head.id, entries), members))
+        await self._appends.put(_Append(head, entries, members))
 
     async def _send(self, batch: list[_Append]) -> Mapping[str, BaseException]:
         """Send a batch, and again without those of its appends that are refused."""
         refused: dict[str, BaseException] = {}
         while batch:
             try:
-                seconds = ANSWER + sum(append.size for append in batch) / 2**20  # one more for each megabyte
-                await self._pool.write(self._sql[_APPEND], *_described(batch), seconds=seconds)
+                blob = Bytes()
+                heads = heads_described(((append.head, append.members) for append in batch), blob)
+                entries = entries_described(((append.key, entry) for append in batch for entry in append.entries), blob)
+                seconds = _seconds(sum(append.size for append in batch))
+                await self._pool.write(self._sql[_APPEND], heads, entries, blob.joined(), seconds=seconds)
                 break
             except RaisedError as error:
                 session = of_text(error.detail)
@@ -125,22 +156,26 @@ class PostgresWarmStore(WarmStore):
 
     async def head(self, session: str) -> SealedHead | None:
         rows = await self._pool.fetch(self._sql[_HEAD], as_text(session))
-        return _head_of(rows[0]) if rows else None
+        return head_of(rows[0]) if rows else None
 
     async def entries(self, session: str, *, after: int, limit: int, room: int | None = None) -> list[SealedEntry]:
         if room is None:
             rows = await self._pool.fetch(self._sql[_AFTER], as_text(session), after, limit)
         else:
             rows = await self._pool.fetch(self._sql[_AFTER_WITH_ROOM], as_text(session), after, limit, room)
-        return [_entry_of(session, row) for row in rows]
+        return [entry_of(session, row) for row in rows]
 
     async def at(self, session: str, steps: Sequence[int]) -> dict[int, SealedEntry]:
         rows = await self._pool.fetch(self._sql[_AT], as_text(session), [str(step) for step in steps])
-        return {row[0]: _entry_of(session, row) for row in rows}
+        return {row[0]: entry_of(session, row) for row in rows}
+
+    async def change(self, session: str, change: str) -> SealedEntry | None:
+        rows = await self._pool.fetch(self._sql[_UNDER_CHANGE], as_text(session), as_text(change))
+        return entry_of(session, rows[0]) if rows else None
 
     async def find(self, query: Query, *, after: PageCursor | None, limit: int) -> list[SealedHead]:
         sql, bound = found(query, after, limit)
-        return [_head_of(row) for row in await self._pool.fetch(self._pool.sql(sql), *bound)]
+        return [head_of(row) for row in await self._pool.fetch(self._pool.sql(sql), *bound)]
 
     async def counts(self) -> dict[tuple[str, str], int]:
         rows = await self._pool.fetch(self._sql[_UNDER_WAY])
@@ -152,19 +187,46 @@ class PostgresWarmStore(WarmStore):
     async def purge(self, session: str) -> None:
         await self._pool.write(self._sql[_PURGE], as_text(session), seconds=PATIENT)
 
+    async def due(self, *, now: datetime, limit: int) -> list[str]:
+        return [of_text(row[0]) for row in await self._pool.fetch(self._sql[_DUE], now.timestamp(), limit)]
+
+    async def defer(self, session: str, *, step: int, due: datetime | None) -> None:
+        instant = None if due is None else due.timestamp()
+        await self._pool.write(self._sql[_DEFER], as_text(session), step, instant)
+
+    async def snapshot(self, session: str, snapshot: Snapshot) -> None:
+        items = packed(snapshot.items)
+        seconds = _seconds(len(items))
+        await self._pool.write(self._sql[_SNAPSHOT], as_text(session), snapshot.step, items, seconds=seconds)
+
+    async def items(self, session: str) -> Snapshot | None:
+        rows = await self._pool.fetch(self._sql[_ITEMS], as_text(session), seconds=_LOAD)
+        try:
+            return snapshot_of(*rows[0]) if rows else None
+        except msgspec.MsgspecError:
+            raise TamperedError(f"the snapshot of session {session}") from None
+
+    async def archive(self, session: str, *, step: int, key: str) -> bool:
+        bound = (as_text(session), step, as_text(key))
+        return bool((await self._pool.write(self._sql[_ARCHIVE], *bound, seconds=PATIENT))[0][0])
+
+    async def restore(self, session: str, entries: Sequence[SealedEntry], snapshot: Snapshot, *, key: str) -> None:
+        items, blob = packed(snapshot.items), Bytes()
+        described = entries_described(((session, entry) for entry in entries), blob)
+        log = blob.joined()
+        bound = (as_text(session), as_text(key), snapshot.step, items, described, log)
+        try:
+            await self._pool.write(self._sql[_RESTORE], *bound, seconds=_seconds(len(items) + len(log)))
+        except RaisedError:
+            raise AlreadyExistsError(f"another entry at a step of session {session}") from None
+
+    async def size(self) -> WarmSize:
+        return WarmSize(*(await self._pool.fetch(self._sql[_SIZE]))[0])
+
     async def record(self, rows: Sequence[AuditRow], *, end: bytes) -> bool:
-        first, last, blob = rows[0], rows[-1], _Bytes()
-        lines = [
-            {
-                "seq": row.seq,
-                "tenant": as_text(row.tenant),
-                "session": as_text(row.session),
-                "line": blob.put(row.line),
-                "mac": blob.put(row.mac),
-            }
-            for row in rows
-        ]
-        bound = (as_text(first.chain), first.seq, last.seq, last.mac, end, _json(lines), bytes(blob.joined))
+        first, last, blob = rows[0], rows[-1], Bytes()
+        lines = lines_described(rows, blob)
+        bound = (as_text(first.chain), first.seq, last.seq, last.mac, end, lines, blob.joined())
         return bool(await self._pool.write(self._sql[_RECORD], *bound))
 
     async def audit(
@@ -187,10 +249,32 @@ class PostgresWarmStore(WarmStore):
         rows = await self._pool.fetch(self._sql[_CHAINS])
         return {of_text(chain): ChainEnd(seq, mac, end) for chain, seq, mac, end in rows}
 
+    async def revoke(self, revocation: Revocation, *, now: datetime) -> Revocation:
+        made = revocation
+        about = (as_text(made.tenant), as_text(made.token), as_text(made.principal))
+        rows = await self._pool.write(
+            self._sql[_REVOKE], *about, made.before, made.until, as_text(made.by), now.timestamp()
+        )
+        before, until = rows[0]
+        return replace(revocation, before=before, until=until)
+
+    async def revoked(self, *, after: int, now: datetime) -> tuple[list[Revocation], int]:
+        rows = await self._pool.fetch(self._sql[_REVOKED], after, now.timestamp())
+        found = [
+            Revocation(of_text(tenant), of_text(token), of_text(principal), before, until, of_text(by))
+            for tenant, token, principal, before, until, by, _ in rows
+        ]
+        return found, rows[-1][-1] if rows else after
+
     async def close(self) -> None:
         self._closed = True
         await self._appends.close()
         await self._pool.close()
+
+
+def _seconds(size: int) -> float:
+    """How long to wait for the answer to a write of so many bytes: one second more for each megabyte."""
+    return ANSWER + size / 2**20
 
 
 _STATEMENTS = (
@@ -198,135 +282,30 @@ _STATEMENTS = (
     _AFTER,
     _AFTER_WITH_ROOM,
     _AT,
+    _UNDER_CHANGE,
     _UNDER_WAY,
     _APPEND,
     _REWRAP,
     _PURGE,
+    _DUE,
+    _DEFER,
+    _SNAPSHOT,
+    _ITEMS,
+    _ARCHIVE,
+    _RESTORE,
+    _SIZE,
     _RECORD,
     _CHAINS,
+    _REVOKE,
+    _REVOKED,
 )
-
-
-def found(query: Query, after: PageCursor | None, limit: int) -> tuple[str, list[Any]]:
-    """The statement of ``find`` and what it binds. A member's sessions are its own and then those it shares, each read
-    along its index as far as the limit.
-    """
-    bound, place = _Bound(), None if after is None else (after.created, as_text(after.id))
-    wanted = {name: getattr(query, name) for name in ("tenant", "owner", "kind", "status")}
-    if query.member is None:
-        return _own(wanted, place, limit, bound), bound.values
-    parts = []
-    if query.owner in (None, query.member):
-        parts.append(_own(wanted | {"owner": query.member}, place, limit, bound))
-    parts.append(_shared(query.member, wanted, place, limit, bound))
-    if len(parts) == 1:
-        return parts[0], bound.values
-    union = " UNION ALL ".join(f"({part})" for part in parts)
-    return f"{union} ORDER BY created DESC, id DESC LIMIT {bound.put(limit)}", bound.values
-
-
-def _own(wanted: Mapping[str, str | None], place: Place | None, limit: int, bound: _Bound) -> str:
-    """The first heads of some values, newest first."""
-    leading: tuple[str, ...] = ()
-    if wanted["tenant"] is not None:
-        by = ("owner",) if wanted["owner"] is not None else ("kind", "status")  # one owner's are few
-        leading = ("tenant", *(name for name in by if wanted[name] is not None))
-    values = {f"s.{name}": wanted[name] or "" for name in leading}
-    terms, order = bound.along(values, ("s.created", "s.id"), place, backward=True)
-    terms += bound.besides({f"s.{name}": value for name, value in wanted.items() if name not in leading})
-    return f"{_HEADS}{_where(terms)} ORDER BY {order} LIMIT {bound.put(limit)}"
-
-
-def _shared(member: str, wanted: Mapping[str, str | None], place: Place | None, limit: int, bound: _Bound) -> str:
-    """The first heads of some values, newest first, of those that a principal is a member of and does not own."""
-    leading = {"m.tenant": wanted["tenant"], "m.principal": member}
-    values = {name: value for name, value in leading.items() if value is not None}
-    terms, order = bound.along(values, ("m.created", "m.id"), place, backward=True)
-    terms += bound.besides({f"s.{name}": wanted[name] for name in ("owner", "kind", "status")})
-    terms.append(f"s.owner <> {bound.put(as_text(member))}")
-    return f"{_SHARED}{_where(terms)} ORDER BY {order} LIMIT {bound.put(limit)}"
-
-
-def lines_of(
-    tenant: str | None, session: str | None, chain: str | None, after: tuple[str, int] | None, limit: int
-) -> tuple[str, list[Any]]:
-    """The statement of ``audit`` and what it binds."""
-    bound, wanted = _Bound(), {"chain": chain, "session": session, "tenant": tenant}
-    values = dict([(name, value) for name, value in wanted.items() if value][:1])
-    place = None if after is None else (as_text(after[0]), after[1])
-    terms, order = bound.along(values, ("chain", "seq"), place)
-    if "session" in values:
-        terms.append("session <> ''")  # as the index says of itself
-    terms += bound.besides({name: value for name, value in wanted.items() if name not in values})
-    return f"{_LINES}{_where(terms)} ORDER BY {order} LIMIT {bound.put(limit)}", bound.values
-
-
-def _where(terms: Sequence[str]) -> str:
-    return f" WHERE {' AND '.join(terms)}" if terms else ""
-
-
-class _Bound:
-    """The parameters of a statement that is put together."""
-
-    def __init__(self) -> None:
-        self.values: list[Any] = []
-
-    def put(self, value: Any) -> str:
-        self.values.append(value)
-        return f"${len(self.values)}"
-
-    def along(
-        self, values: Mapping[str, str], ordered: tuple[str, str], place: Place | None, *, backward: bool = False
-    ) -> tuple[list[str], str]:
-        """Terms for the rows that have some values, from a place on, and the order that one index has them in.
-
-        The values are given as bounds of that index, and not as equations. Who says ``tenant = 'acme'`` and orders by
-        time lets the planner take any index by time and pass over other tenants' rows, since it takes them to be well
-        mixed; one that has done nothing for a year would be looked for behind everybody's year. In the order of all its
-        columns only the one index can be read.
-        """
-        columns = [*(name for name in values if name not in ordered), *ordered]
-        kept = [as_text(value) for value in values.values()]
-        terms = []
-        if values:
-            leading = ", ".join(values)
-            terms += [f"({leading}) {sign} ({', '.join(map(self.put, kept))})" for sign in (">=", "<=")]
-        if place is not None:
-            beyond = [*kept[: len(columns) - len(ordered)], *place]
-            terms.append(f"({', '.join(columns)}) {'<' if backward else '>'} ({', '.join(map(self.put, beyond))})")
-        return terms, ", ".join(f"{column} DESC" if backward else column for column in columns)
-
-    def besides(self, wanted: Mapping[str, str | None]) -> list[str]:
-        """Terms for what else is asked of those rows; None asks nothing. Put so that no index answers them, and so that
-        the planner does not expect them to leave so few rows that it might as well read them all and sort.
-        """
-        return [
-            f"CASE WHEN {name} = {self.put(as_text(value))} THEN true ELSE false END"
-            for name, value in wanted.items()
-            if value is not None
-        ]
-
-
-class _Bytes:
-    """Runs of bytes sent as one parameter."""
-
-    def __init__(self) -> None:
-        self.joined = bytearray()
-
-    def put(self, run: bytes | None) -> tuple[int, int] | None:
-        """Where a run begins, counted from 1, and how long it is."""
-        if run is None:
-            return None
-        start = len(self.joined) + 1
-        self.joined += run
-        return start, len(run)
 
 
 class _Append(msgspec.Struct, frozen=True):
     """What one call of ``append`` brings."""
 
     head: SealedHead
-    entries: list[SealedEntry]
+    entries: Sequence[SealedEntry]
     members: Sequence[str] | None
 
     @property
@@ -336,64 +315,3 @@ class _Append(msgspec.Struct, frozen=True):
     @property
     def size(self) -> int:
         return len(self.head.sealed) + sum(len(entry.payload) + len(entry.header) for entry in self.entries)
-
-
-def _each_once(session: str, entries: Sequence[SealedEntry]) -> list[SealedEntry]:
-    """Entries without their repetitions: a statement cannot meet a row twice."""
-    by_step: dict[int, SealedEntry] = {}
-    for entry in entries:
-        if by_step.setdefault(entry.step, entry).digest != entry.digest:
-            raise AlreadyExistsError(f"another entry at step {entry.step} of session {session}")
-    return list(by_step.values())
-
-
-def _described(batch: list[_Append]) -> tuple[str, str, bytes]:
-    """The parameters of ``_APPEND``."""
-    blob = _Bytes()
-    heads = [
-        {
-            "id": as_text(head.id),
-            "tenant": as_text(head.tenant),
-            "owner": as_text(head.owner),
-            "kind": as_text(head.kind),
-            "status": as_text(head.status),
-            "step": head.step,
-            "version": head.version,
-            "created": head.created,
-            "due": head.due,
-            "digest": blob.put(head.digest),
-            "sealed": blob.put(head.sealed),
-            "key": blob.put(head.key),
-            "members": None if members is None else [as_text(member) for member in members],
-        }
-        for head, members in ((append.head, append.members) for append in batch)
-    ]
-    entries = [
-        {
-            "session": as_text(append.head.id),
-            "step": entry.step,
-            "version": entry.version,
-            "made": entry.commit,
-            "change": as_text(entry.change),
-            "header": blob.put(entry.header),
-            "payload": blob.put(entry.payload),
-            "digest": blob.put(entry.digest),
-        }
-        for append in batch
-        for entry in append.entries
-    ]
-    return _json(heads), _json(entries), bytes(blob.joined)
-
-
-def _json(value: object) -> str:
-    return msgspec.json.encode(value).decode()
-
-
-def _head_of(row: Sequence[Any]) -> SealedHead:
-    id, tenant, owner, kind, status, *rest = row
-    return SealedHead(of_text(id), of_text(tenant), of_text(owner), of_text(kind), of_text(status), *rest)
-
-
-def _entry_of(session: str, row: Sequence[Any]) -> SealedEntry:
-    step, version, made, change, header, payload, digest = row
-    return SealedEntry(session, step, version, made, of_text(change), header, payload, digest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +14,30 @@ from holdfast.drivers.sqlite import SqliteFile
 from holdfast.errors import AlreadyExistsError
 from holdfast.model.cursor import PageCursor
 from holdfast.model.entry import SealedEntry, purged_payload
-from holdfast.model.session import SealedHead
-from holdfast.ports.warm import AuditRow, ChainEnd, Query, WarmStore
+from holdfast.model.revocation import Revocation
+from holdfast.model.session import SealedHead, SealedItem
+from holdfast.ports.warm import AuditRow, ChainEnd, Query, Snapshot, WarmSize, WarmStore
 from holdfast.stores.sqlite_rows import (
     ENTRIES,
     HEAD,
     HEAD_COLUMNS,
     HEADS,
-    KEEP_ENTRY,
+    ITEMS,
     KEEP_HEAD,
-    SCHEMA,
+    defer,
+    drop_log,
     entries_at,
     entries_of,
-    entry_row,
+    entry_under,
     head_of,
     head_row,
+    keep_entries,
+    keep_items,
     keep_members,
+    open_tables,
     purge,
     rewrap,
+    sessions_due,
 )
 
 _LINES = "SELECT chain, seq, tenant, session, line, mac FROM audit"
@@ -41,7 +48,27 @@ _KEEP_NEWER_HEAD = (
     " sealed = excluded.sealed WHERE excluded.step > session.step"
 )
 _SHARED = f"SELECT {HEAD_COLUMNS} FROM member AS m CROSS JOIN session AS s ON s.id = m.id"  # noqa: S608 - constants
-_KEEP_NEW_ENTRY = KEEP_ENTRY + " ON CONFLICT DO NOTHING"
+_LENGTHY = 2**20
+"""Bytes from which on an append is not written in the event loop's thread."""
+_STANDS = "SELECT no, purged, step, digest FROM session WHERE id = ?"
+_OPEN = "SELECT no, snapped FROM session WHERE id = ? AND archive IS NULL AND NOT purged"
+_STUB = "SELECT no FROM session WHERE id = ? AND archive = ?"
+_ARCHIVED = "SELECT 1 FROM session WHERE id = ? AND step = ? AND archive = ?"
+_SNAPPED = "SELECT snapped FROM session WHERE id = ? AND NOT purged"
+_SIZE = """
+    SELECT
+        (SELECT count(*) FROM session),
+        (SELECT count(*) FROM session WHERE archive IS NOT NULL),
+        (SELECT page_count * page_size FROM pragma_page_count, pragma_page_size)
+"""
+_STANDING = "SELECT before, until FROM revocation WHERE tenant = ? AND token = ? AND principal = ?"
+_REVOKE = (
+    'INSERT OR REPLACE INTO revocation (tenant, token, principal, before, until, "by")'  # with a new, higher number
+    " VALUES (?, ?, ?, ?, ?, ?)"
+)
+_REVOKED = (
+    'SELECT tenant, token, principal, before, until, "by", no FROM revocation WHERE no > ? AND until > ? ORDER BY no'
+)
 
 
 class SqliteWarmStore(WarmStore):
@@ -53,7 +80,7 @@ class SqliteWarmStore(WarmStore):
     @classmethod
     def open(cls, path: str | Path, *, vfs: str | None = None, synchronous: str = "FULL") -> SqliteWarmStore:
         """Open the file of a path; see ``SqliteFile.open``."""
-        return cls(SqliteFile.open(path, schema=SCHEMA, name="warm", vfs=vfs, synchronous=synchronous))
+        return cls(open_tables(path, name="warm", vfs=vfs, synchronous=synchronous))
 
     async def append(
         self, head: SealedHead, entries: Sequence[SealedEntry], *, members: Sequence[str] | None = None
@@ -61,20 +88,17 @@ class SqliteWarmStore(WarmStore):
         def job(connection: apsw.Connection) -> None:
             connection.execute(_KEEP_NEWER_HEAD, head_row(head))
             is_newer = connection.changes() > 0
-            number, purged = connection.execute("SELECT no, purged FROM session WHERE id = ?", (head.id,)).get
+            number, purged, *stands = connection.execute(_STANDS, (head.id,)).get
+            if stands[0] == head.step and stands[1] != head.digest:
+                raise AlreadyExistsError(f"another entry at step {head.step} of session {head.id}")
             if members is not None and is_newer and not purged:
                 keep_members(connection, head, members)
-            for entry in entries:
-                kept = replace(entry, payload=purged_payload(entry.payload)) if purged else entry
-                connection.execute(_KEEP_NEW_ENTRY, entry_row(number, kept))
-                if connection.changes() == 0:
-                    digest = connection.execute(
-                        "SELECT digest FROM log WHERE session = ? AND step = ?", (number, entry.step)
-                    ).get
-                    if digest != entry.digest:
-                        raise AlreadyExistsError(f"another entry at step {entry.step} of session {head.id}")
+            kept = entries
+            if purged:
+                kept = [replace(entry, payload=purged_payload(entry.payload)) for entry in entries]
+            keep_entries(connection, head.id, number, kept)
 
-        await self._file.write(job)
+        await self._file.write(job, lengthy=sum(len(entry.payload) for entry in entries) > _LENGTHY)
 
     async def head(self, session: str) -> SealedHead | None:
         with self._file.mapped():
@@ -86,6 +110,9 @@ class SqliteWarmStore(WarmStore):
 
     async def at(self, session: str, steps: Sequence[int]) -> dict[int, SealedEntry]:
         return entries_at(self._file, session, steps)
+
+    async def change(self, session: str, change: str) -> SealedEntry | None:
+        return entry_under(self._file, session, change)
 
     async def find(self, query: Query, *, after: PageCursor | None, limit: int) -> list[SealedHead]:
         if query.member is None:
@@ -119,7 +146,55 @@ class SqliteWarmStore(WarmStore):
         return await self._file.write(lambda connection: rewrap(connection, session, old, new))
 
     async def purge(self, session: str) -> None:
-        await self._file.write(lambda connection: purge(connection, session))
+        await self._file.write(lambda connection: purge(connection, session), lengthy=True)
+
+    async def due(self, *, now: datetime, limit: int) -> list[str]:
+        return sessions_due(self._file, now, limit)
+
+    async def defer(self, session: str, *, step: int, due: datetime | None) -> None:
+        await defer(self._file, session, step, due)
+
+    async def snapshot(self, session: str, snapshot: Snapshot) -> None:
+        def job(connection: apsw.Connection) -> None:
+            row = connection.execute(_OPEN, (session,)).get
+            if row is not None and (row[1] is None or row[1] <= snapshot.step):
+                keep_items(connection, row[0], snapshot.step, snapshot.items)
+
+        await self._file.write(job, lengthy=True)
+
+    async def items(self, session: str) -> Snapshot | None:
+        read = self._file.read
+        with self._file.mapped(), read:  # one transaction: the step and the items of one moment
+            step = read.execute(_SNAPPED, (session,)).get
+            kept = [] if step is None else [SealedItem(*row) for row in read.execute(ITEMS, (session,))]
+        return None if step is None else Snapshot(step, tuple(kept))
+
+    async def archive(self, session: str, *, step: int, key: str) -> bool:
+        def job(connection: apsw.Connection) -> bool:
+            row = connection.execute(f"{_OPEN} AND step = ?", (session, step)).get
+            if row is None:  # unless by this very object: who asks again because the answer was lost must not remove it
+                return connection.execute(_ARCHIVED, (session, step, key)).get is not None
+            drop_log(connection, row[0])
+            connection.execute("DELETE FROM item WHERE session = ?", row[:1])
+            connection.execute("UPDATE session SET archive = ?, snapped = NULL WHERE no = ?", (key, row[0]))
+            return True
+
+        return await self._file.write(job, lengthy=True)
+
+    async def restore(self, session: str, entries: Sequence[SealedEntry], snapshot: Snapshot, *, key: str) -> None:
+        def job(connection: apsw.Connection) -> None:
+            number = connection.execute(_STUB, (session, key)).get
+            if number is None:
+                return
+            keep_entries(connection, session, number, entries)
+            keep_items(connection, number, snapshot.step, snapshot.items)
+            connection.execute("UPDATE session SET archive = NULL WHERE no = ?", (number,))
+
+        await self._file.write(job, lengthy=True)
+
+    async def size(self) -> WarmSize:
+        with self._file.mapped():
+            return WarmSize(*self._file.read.execute(_SIZE).get)
 
     async def record(self, rows: Sequence[AuditRow], *, end: bytes) -> bool:
         def job(connection: apsw.Connection) -> bool:
@@ -165,6 +240,24 @@ class SqliteWarmStore(WarmStore):
         with self._file.mapped():
             rows = self._file.read.execute('SELECT chain, seq, mac, "end" FROM audit_chain')
             return {chain: ChainEnd(seq, mac, end) for chain, seq, mac, end in rows}
+
+    async def revoke(self, revocation: Revocation, *, now: datetime) -> Revocation:
+        instant = now.timestamp()
+
+        def job(connection: apsw.Connection) -> Revocation:
+            connection.execute("DELETE FROM revocation WHERE until <= ?", (instant,))
+            about = (revocation.tenant, revocation.token, revocation.principal)
+            before, until = connection.execute(_STANDING, about).get or (0.0, 0.0)
+            before, until = max(before, revocation.before), max(until, revocation.until)
+            connection.execute(_REVOKE, (*about, before, until, revocation.by))
+            return replace(revocation, before=before, until=until)
+
+        return await self._file.write(job)
+
+    async def revoked(self, *, after: int, now: datetime) -> tuple[list[Revocation], int]:
+        with self._file.mapped():
+            rows: list[Any] = self._file.read.execute(_REVOKED, (after, now.timestamp())).fetchall()
+        return [Revocation(*row[:-1]) for row in rows], rows[-1][-1] if rows else after
 
     async def close(self) -> None:
         await self._file.close()
