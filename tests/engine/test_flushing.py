@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from holdfast.model.access import Role
 from holdfast.ports.hot import Queued
 from holdfast.testing.broken import Around
 from holdfast.testing.postgres import PostgresServer
-from holdfast.testing.servers import RedisServer, redis_server
+from holdfast.testing.servers import RedisServer
 from holdfast.testing.tiers import (
     ANA,
     BEN,
@@ -34,12 +34,6 @@ from holdfast.testing.tiers import (
     sound,
     stepping,
 )
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    with redis_server(tmp_path / "redis") as server:
-        yield server
 
 
 @pytest.fixture
@@ -371,10 +365,14 @@ async def test_f11_a_session_that_cannot_be_read_holds_nobody_up(tiers: Apart) -
     await asyncio.sleep(0.5)
     others = [await make(engine, 2) for _ in range(4)]
     await eventually(lambda: _all(engine, set(others)))
-    assert await waiting(engine) == 1
+    await eventually(lambda: _waits(engine, 1))
     stuck[0].session = ""
     await eventually(lambda: flushed(engine))
     assert not await sound(engine)
+
+
+async def _waits(engine: Engine, many: int) -> bool:
+    return await waiting(engine) == many
 
 
 async def _all(engine: Engine, sessions: set[str]) -> bool:

@@ -167,7 +167,7 @@ class Creating:
             first = (await self._journal.log.at(opened, [1]))[1]
             if first.header.fingerprint != opened.cipher.request_id(request, who.id):
                 raise ChangeIdReusedError(change_id)
-            await self._journal.confirm(session)
+            await self._journal.confirm(session, 1, first.digest)
             return opened
         return None
 

@@ -165,7 +165,7 @@ class Editing:
         header = first.header
         if header.fingerprint != request.fingerprint:
             raise ChangeIdReusedError(request.change)
-        await self._journal.confirm(first.session)
+        await self._journal.confirm(first.session, first.step, first.digest)
         verbs = {change.key: change.verb for change in first.changes}
         step, digest = header.step, first.digest
         return Committed(first.session, header.version, step, digest, header.at, verbs, True, self._durability)

@@ -10,16 +10,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+
+from msgspec.structs import replace
 
 from holdfast.engine.journal import rewrap
 from holdfast.engine.log import ROOM
 from holdfast.engine.rehydrating import KEEP_ENTRIES
 from holdfast.engine.sealing import decode_entry
 from holdfast.engine.unsealing import Unsealing
-from holdfast.errors import AlreadyExistsError, HoldfastError, TamperedError, UnavailableError
+from holdfast.errors import (
+    AlreadyExistsError,
+    ConflictError,
+    HoldfastError,
+    IntegrityError,
+    StoreUnavailableError,
+    TamperedError,
+    UnavailableError,
+)
 from holdfast.model.entry import GENESIS, SealedEntry
-from holdfast.model.session import Header, SealedHead
+from holdfast.model.session import SealedHead
 from holdfast.ports.hot import Queued, TieredHotStore
 from holdfast.ports.observer import Observer
 from holdfast.ports.warm import WarmStore
@@ -27,11 +37,14 @@ from holdfast.ports.warm import WarmStore
 _AT_ONCE = 512
 """Entries that are claimed at a time, each of another session."""
 
-_SESSIONS = 64
+_SESSIONS = 32
 """Sessions that are copied at a time."""
 
 _GATHER = 0.2
 """Seconds for which writes are gathered before they are flushed: a session that is typed in is copied once for all."""
+
+_SETTLE = 0.1
+"""Seconds that a listing waits for what was written here a moment ago."""
 
 _EVERYWHERE = 1.0
 """Seconds between two looks at what other processes have left on the queue."""
@@ -63,6 +76,8 @@ class Flushing:
         self._worker, self._observer = worker, observer
         self._wanted = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
+        self._settling: asyncio.Task[bool] | None = None
+        self._written: set[str] = set()  # by this process, and not flushed since
         self._held: list[Queued] = []  # claimed, and not flushed yet because a tier did not answer
         self._rounds = asyncio.Lock()
         self._tries: dict[str, int] = {}
@@ -72,14 +87,27 @@ class Flushing:
         """Flush for as long as the engine is open."""
         self._running = asyncio.get_running_loop().create_task(self._run(), name="holdfast-flushing")
 
-    async def wake(self, session: str) -> None:
-        """A session has been written to: flush it soon."""
+    async def wake(self, session: str, step: int, digest: bytes) -> None:
+        """An entry has landed: flush its session soon."""
+        self._written.add(session)
         self._wanted.set()
 
-    async def kept(self, session: str) -> None:
-        """A session has been written to: flush it now, so that whoever wrote is answered once the warm tier has it."""
+    async def kept(self, session: str, step: int, digest: bytes) -> None:
+        """An entry has landed: flush it now, so that whoever wrote it is answered once the warm tier has it.
+
+        Raises:
+            StoreUnavailableError: the warm tier does not have it, be it that the hot tier has lost it meanwhile.
+        """
         self._wanted.set()  # for the entry that is on the queue
-        await self.session(session)
+        try:
+            head = await self.session(session)
+        except (ConflictError, IntegrityError):  # another history stands there, or a part of this one is gone
+            raise StoreUnavailableError("hot", "it has come back as it was before") from None
+        found: SealedHead | SealedEntry | None = head
+        if head is not None and head.step > step:
+            found = (await self._warm.at(session, [step])).get(step)
+        if found is None or (found.step, found.digest) != (step, digest):
+            raise StoreUnavailableError("hot", "it has come back as it was before")
 
     async def close(self) -> None:
         """Flush what this process has written, as far as the warm tier lets it, and stop."""
@@ -94,13 +122,28 @@ class Flushing:
                 while await self.round(everywhere=False):
                     pass
 
-    async def settle(self) -> None:
-        """Flush what this process has written and not flushed yet, so that who wrote here finds it in a listing. Where
-        a tier does not answer that has to wait.
+    async def settle(self) -> bool:
+        """Flush the sessions that this process has written to, so that who wrote here finds them in a listing; False if
+        that has to wait, because a tier does not answer, or there is too much. Many who ask at a time share one go.
         """
-        if self._wanted.is_set() or self._rounds.locked():  # the one under way may have what was written
-            with contextlib.suppress(UnavailableError):
-                await self.round(everywhere=False)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLE):
+                if self._settling is not None:  # it began before, and may not have the newest
+                    await asyncio.shield(self._settling)
+                if self._settling is None and self._written:
+                    self._settling = asyncio.get_running_loop().create_task(self._settle(), name="holdfast-settling")
+                return True if self._settling is None else await asyncio.shield(self._settling)
+        return False
+
+    async def _settle(self) -> bool:
+        written, self._written = self._written, set()
+        try:
+            outcomes = await self._copied(written)
+        finally:
+            self._settling = None
+        failed = {session for session, outcome in outcomes.items() if isinstance(outcome, UnavailableError)}
+        self._written |= failed
+        return not failed
 
     async def drain(self) -> int:
         """Flush all that is on the queue, whoever wrote it and whoever has claimed it: the reply to a claim may have
@@ -124,15 +167,23 @@ class Flushing:
             TamperedError: a part of the log is in neither.
             UnavailableError: a tier did not answer.
         """
-        head = await self._hot.head(session)
-        kept = await self._warm.head(session)
-        if head is None or (kept is not None and kept.step > head.step):
-            return kept  # set to rest, so that the warm tier has all of it; or come back older than it was
-        if kept is not None and kept.step == head.step:
-            if kept.digest != head.digest:
-                raise AlreadyExistsError(f"another entry at step {head.step} of session {session}")
-            return kept
-        return await self._copy(head, kept)
+        standing: SealedHead | None = None
+        while True:
+            head = await self._hot.head(session)
+            kept = await self._warm.head(session)
+            if head is None or (kept is not None and kept.step > head.step):
+                return kept  # set to rest, so that the warm tier has all of it; or come back older than it was
+            if kept is not None and kept.step == head.step:
+                if kept.digest != head.digest:
+                    raise AlreadyExistsError(f"another entry at step {head.step} of session {session}")
+                await self._rewrap(head, kept)
+                return kept
+            try:
+                return await self._copy(head, kept)
+            except TamperedError:
+                if standing is not None and kept == standing:
+                    raise
+                standing = kept  # another flusher may have gone on, and let the hot tier trim what it has copied
 
     async def round(self, *, everywhere: bool, idle: float | None = None) -> int:
         """Claim, copy, acknowledge, once; how many entries are off the queue.
@@ -154,22 +205,15 @@ class Flushing:
         by_session: dict[str, list[Queued]] = {}
         for one in queued:
             by_session.setdefault(one.session, []).append(one)
-        slots = asyncio.Semaphore(_SESSIONS)
-
-        async def copy(session: str) -> SealedHead | Exception | None:
-            async with slots:
-                try:
-                    return await self.session(session)
-                except Exception as error:  # one that is broken in a new way must not hold the others up
-                    return error
-
-        outcomes = await asyncio.gather(*map(copy, by_session))
+        outcomes = await self._copied(by_session)
         done: list[tuple[Queued, int]] = []
         gone: UnavailableError | None = None
-        for (session, entries), outcome in zip(by_session.items(), outcomes, strict=True):
+        for session, entries in by_session.items():
+            outcome = outcomes[session]
             if not isinstance(outcome, Exception):  # None: it is in neither tier, and there is nothing to copy
                 done += [(one, one.step if outcome is None else outcome.step) for one in entries]
                 self._tries.pop(session, None)
+                self._written.discard(session)
             elif isinstance(outcome, UnavailableError):
                 gone = outcome
             elif await self._given_up(session, entries, outcome):
@@ -181,6 +225,19 @@ class Flushing:
         if gone is not None and not done:
             raise gone
         return len(queued) - len(self._held)
+
+    async def _copied(self, sessions: Iterable[str]) -> dict[str, SealedHead | Exception | None]:
+        """Copy sessions, some at a time; what came of each."""
+        slots = asyncio.Semaphore(_SESSIONS)
+
+        async def copy(session: str) -> tuple[str, SealedHead | Exception | None]:
+            async with slots:
+                try:
+                    return session, await self.session(session)
+                except Exception as error:  # one that is broken in a new way must not hold the others up
+                    return session, error
+
+        return dict(await asyncio.gather(*map(copy, sessions)))
 
     async def _given_up(self, session: str, entries: Sequence[Queued], error: Exception) -> bool:
         """Bury what cannot be flushed for a reason that does not go away."""
@@ -198,7 +255,7 @@ class Flushing:
         """Append to the warm tier what lies beyond the head it has; the last page brings the new one."""
         session, after = head.id, 0 if kept is None else kept.step
         parent = GENESIS if kept is None else kept.digest
-        members = self._members(head, kept)
+        members = self._members(head)
         while True:
             # A session that is new there goes in one piece: a head must not stand there without its log.
             room = None if kept is None else ROOM
@@ -213,11 +270,25 @@ class Flushing:
                 raise TamperedError(f"the log of session {session}")
             await self._warm.append(kept, page)
             after, parent = last.step, last.digest
-        if kept is None and head.key is not None and self._unsealing.ring.is_stale(head.key):
-            # The keys were rotated between its making and now, so that the rotation may not have seen it.
-            await rewrap(self._warm, self._unsealing.ring, head)
+        await self._rewrap(head, kept)
         await self._trim(head)
         return head
+
+    async def _rewrap(self, head: SealedHead, kept: SealedHead | None) -> None:
+        """See that the warm tier has the data key under a key-encryption key that is not about to be dropped.
+
+        A rotation goes through the warm tier. A session that is new there it may have missed, and its maker wraps what
+        the hot tier has; and what was kept under a key that is gone by now can be had from the hot tier alone.
+        """
+        ring, key = self._unsealing.ring, head.key if kept is None else kept.key
+        if key is None or head.key is None or (kept is not None and ring.wraps(key) == ring.active):
+            return
+        if not ring.is_stale(key):
+            return
+        if ring.wraps(key) in ring.ids:
+            await rewrap(self._warm, ring, replace(head, key=key))
+        else:
+            await self._warm.rewrap(head.id, old=key, new=head.key)
 
     def _check(self, head: SealedHead, page: Sequence[SealedEntry], after: int, parent: bytes) -> None:
         """Raise unless a page goes on where the warm tier's log ends."""
@@ -226,19 +297,13 @@ class Flushing:
         if decode_entry(page[0].header, f"step {after + 1} of session {head.id}").parent != parent:
             raise AlreadyExistsError(f"another entry at step {after} of session {head.id}")
 
-    def _members(self, head: SealedHead, kept: SealedHead | None) -> tuple[str, ...] | None:
-        """Who beside the owner may know of a session, where that has changed; None where it has not."""
-        header = self._header(head)
-        if header is None:
-            return None
-        before = None if kept is None else self._header(kept)
-        if before is not None and before.grants == header.grants:
-            return None
-        return tuple(sorted(header.grants))
+    def _members(self, head: SealedHead) -> tuple[str, ...] | None:
+        """Who beside the owner may know of a session; None where that cannot be read, and stays as it was.
 
-    def _header(self, head: SealedHead) -> Header | None:
+        It goes with each head, changed or not: of two flushers neither knows what the other brings in between.
+        """
         try:
-            return self._unsealing.head(head).header
+            return tuple(sorted(self._unsealing.head(head).header.grants))
         except HoldfastError:  # it is flushed as it is: whoever opens it is told
             return None
 

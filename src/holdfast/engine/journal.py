@@ -96,8 +96,8 @@ class Journal:
         self._opened: OrderedDict[str, Opened] = OrderedDict()
         self._keep, self._keep_bytes, self._bytes = keep, keep_bytes, 0
         self.watching = Watching(hot)
-        self.landed: Callable[[str], Awaitable[None]] | None = None
-        """Awaited for each write before it is acknowledged, by ``confirm``."""
+        self.landed: Callable[[str, int, bytes], Awaitable[None]] | None = None
+        """Awaited with session, step and digest of each entry before it is acknowledged, by ``confirm``."""
 
     @property
     def ring(self) -> KeyRing:
@@ -174,7 +174,9 @@ class Journal:
         and a right that was taken away elsewhere ends within that half second.
         """
         known = self._opened.get(session)
-        if known is not None and known.loaded and known.seen and now - known.seen < _FRESH:
+        if known is None or not known.loaded or known.generation != self._rehydrating.generation:
+            return None
+        if known.seen and now - known.seen < _FRESH:
             return known
         return None
 
@@ -237,10 +239,10 @@ class Journal:
         """When the sweeper should next look at a session in the hot tier; see ``Header.next_look``."""
         return header.next_look(None, self._rest)
 
-    async def confirm(self, session: str) -> None:
-        """Return once what was written to a session may be acknowledged, for the first time or again."""
+    async def confirm(self, session: str, step: int, digest: bytes) -> None:
+        """Return once an entry that has landed may be acknowledged, for the first time or again."""
         if self.landed is not None:
-            await self.landed(session)
+            await self.landed(session, step, digest)
 
     async def append(self, opened: Opened, step: Step, *, quota: int | None = None) -> Opened | None:
         """Write the next entry of a session; None if it has moved on since it was opened, and nothing was written."""
@@ -293,7 +295,7 @@ class Journal:
         )
         if not await self.hot.write(write, now=now):
             return None
-        await self.confirm(was.id)
+        await self.confirm(was.id, number, digest)
         if self._observer is not None:
             self._observer.appended(header, step.operation, step.actor, now)
         if opened.data_key is not None and self.ring.is_stale(opened.key):

@@ -107,7 +107,7 @@ class Lifecycle:
             if sent.change and (first := await self._journal.log.change(opened, sent.change)) is not None:
                 if first.header.fingerprint != told:
                     raise ChangeIdReusedError(sent.change)
-                await self._journal.confirm(session)
+                await self._journal.confirm(session, first.step, first.digest)
                 return opened
             await self.check_seen(opened, sent.expected)
             status = opened.header.status if timed else self.check(opened.header, verb)

@@ -127,6 +127,8 @@ class Rehydrating:
                 continue  # it was archived, or purged, while it was read
             found = await self._hot.head(session)
             if found is not None:  # ours, or whoever's was first; None: it was set to rest again
+                if found.digest != head.digest:
+                    await self.check(found)
                 return found
         raise StoreUnavailableError("hot", "the session is set to rest each time it is brought back")
 
@@ -145,7 +147,7 @@ class Rehydrating:
             return
         # Of what befell it in the warm tier while it was on its way up, nobody could tell it here.
         again = await self._warm.head(head.id)
-        if again is None or again.key is None:
+        if again is None or again.key is None or again.digest != head.digest:
             await tiered.evict(head.id, step=head.step, now=now, force=True)
             return
         if again.archive is not None:

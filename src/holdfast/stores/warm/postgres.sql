@@ -167,7 +167,7 @@ BEGIN
 
     DELETE FROM {schema}.member AS m
     USING json_to_recordset(heads) AS h (id text, members text[])
-    WHERE m.id = h.id AND h.id = ANY (taken) AND h.members IS NOT NULL;
+    WHERE m.id = h.id AND h.id = ANY (taken) AND h.members IS NOT NULL AND NOT m.principal = ANY (h.members);
 
     INSERT INTO {schema}.member (tenant, principal, created, id)
     SELECT s.tenant, principal, s.created, s.id

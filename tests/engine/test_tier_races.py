@@ -1,0 +1,177 @@
+"""What comes between two steps of a move between tiers: each was a loss before it was a test."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from msgspec.structs import replace
+
+from holdfast.errors import StoreUnavailableError, VersionConflictError
+from holdfast.model.access import Role
+from holdfast.model.session import Write
+from holdfast.stores.hot.redis import RedisHotStore
+from holdfast.testing.broken import Around
+from holdfast.testing.postgres import PostgresServer
+from holdfast.testing.servers import RedisServer
+from holdfast.testing.tiers import ANA, BEN, ROOT, Apart, Idle, around, make, put, sound
+
+
+@pytest.fixture
+async def tiers(tmp_path: Path, redis: RedisServer, postgres: PostgresServer) -> AsyncIterator[Apart]:
+    async with Apart.on(tmp_path / "home", redis, postgres) as tiers:
+        yield tiers
+
+
+class Held(Around):
+    """A store that stops before or after a verb, once, until it is let go."""
+
+    def __init__(self, store: Any, verb: str, *, after: bool = False) -> None:
+        super().__init__(store)
+        self._verb, self._after, self.armed = verb, after, False
+        self.reached, self.go = asyncio.Event(), asyncio.Event()
+
+    def __getattr__(self, name: str) -> Any:
+        verb = getattr(self._store, name)
+        return verb if name != self._verb else self._held(verb)
+
+    def _held(self, verb: Any) -> Any:
+        async def ask(*given: Any, **named: Any) -> Any:
+            answer = await verb(*given, **named) if self._after else None
+            if self.armed:
+                self.armed = False
+                self.reached.set()
+                await self.go.wait()
+            return answer if self._after else await verb(*given, **named)
+
+        return ask
+
+
+async def test_r01_a_write_that_the_hot_tier_loses_at_once_is_not_called_warm(tiers: Apart) -> None:
+    stores: list[RedisHotStore] = []
+
+    class Losing(Around):
+        """Redis comes back as it was before a write, right after it said that it had landed."""
+
+        losing = False
+
+        async def write(self, write: Write, **more: Any) -> bool:
+            keys = stores[0].keys.session(write.head.id)
+            before = await stores[0]._redis.ask(keys.tag, b"DUMP", keys.session) if self.losing else None
+            log = await stores[0]._redis.ask(keys.tag, b"DUMP", keys.log) if self.losing else None
+            landed = await self._store.write(write, **more)
+            if self.losing:
+                self.losing = False
+                for key, was in ((keys.session, before), (keys.log, log)):
+                    await stores[0]._redis.ask(keys.tag, b"RESTORE", key, 0, was or b"", b"REPLACE")
+            return landed
+
+    losing: list[Losing] = []
+
+    def wrap(store: Any, tier: str) -> Any:
+        if tier != "hot":
+            return store
+        stores.append(store)
+        losing.append(Losing(store))
+        return losing[-1]
+
+    with around(wrap):
+        engine = await tiers.open(settings=replace(tiers.direct, acknowledge="warm"))
+    session = await make(engine)
+    losing[0].losing = True
+    with pytest.raises(StoreUnavailableError):
+        await put(engine, session, "said to be warm", expected=1)
+    assert await put(engine, session, "again", expected=1) == 2
+    assert not await sound(engine)
+
+
+async def test_r09_an_installer_that_comes_late_to_an_emptied_hot_tier_installs_nothing_older(tiers: Apart) -> None:
+    held: list[Held] = []
+
+    def wrap(store: Any, tier: str) -> Any:
+        if tier != "hot":
+            return store
+        held.append(Held(store, "install"))
+        return held[-1]
+
+    engine = await tiers.open(proxied=False)
+    with around(wrap):
+        late = await tiers.open(proxied=False)
+    session = await make(engine)
+    await engine.suspend(session, ANA)
+    held[0].armed = True
+    reading = asyncio.create_task(late.read(session, ANA))
+    await held[0].reached.wait()
+    assert await put(engine, session, "acknowledged", expected=1) == 2
+    await engine.flush(ROOT)
+    tiers.redis.say("FLUSHALL")
+    held[0].go.set()
+    assert (await reading).header.version == 2
+    with pytest.raises(VersionConflictError):
+        await put(late, session, "on what is older", expected=1)
+    assert not await sound(late)
+
+
+async def test_a_session_made_while_keys_are_rotated_and_dropped_opens_after_its_rest(tiers: Apart) -> None:
+    before: list[Held] = []
+    after: list[Held] = []
+
+    def wrap(store: Any, tier: str) -> Any:
+        if tier != "hot":
+            return store
+        before.append(Held(Idle(store), "write"))
+        after.append(Held(before[-1], "write", after=True))
+        return after[-1]
+
+    with around(wrap):
+        making = await tiers.open(proxied=False)
+    other = await tiers.open(proxied=False)
+    await make(other)
+    before[0].armed = True
+    made = asyncio.create_task(make(making))
+    await before[0].reached.wait()
+    assert not (await other.rotate_keys(ROOT, drop=True)).failed
+    after[0].armed = True
+    before[0].go.set()
+    await after[0].reached.wait()  # it has landed under a key that is gone, and its maker has not looked yet
+    await other._flushing.drain()  # type: ignore[union-attr]
+    after[0].go.set()
+    session = await made
+    await making.suspend(session, ANA)
+    for engine in (making, other):
+        assert (await engine.read(session, ANA)).header.version == 1
+    assert not await sound(other)
+
+
+async def test_who_is_granted_again_lists_the_session_whatever_two_flushers_bring(tiers: Apart) -> None:
+    held: list[Held] = []
+
+    def wrap(store: Any, tier: str) -> Any:
+        if tier == "hot":
+            return Idle(store)
+        if tier != "warm":
+            return store
+        held.append(Held(store, "append"))
+        return held[-1]
+
+    with around(wrap):
+        one, other = await tiers.open(proxied=False), await tiers.open(proxied=False)
+    session = await make(one)
+    await one.grant(session, ANA, "ben", Role.EDITOR)
+    await one.flush(ROOT)
+    assert one._flushing is not None
+    assert other._flushing is not None
+    await one._flushing.session(session)
+    flights = []
+    for store, flushing, role in ((held[0], one._flushing, None), (held[1], other._flushing, Role.EDITOR)):
+        await one.grant(session, ANA, "ben", role)
+        store.armed = True
+        flights.append(asyncio.create_task(flushing.session(session)))
+        await store.reached.wait()
+    for store, flight in zip(held, flights, strict=True):
+        store.go.set()
+        await flight
+    assert [header.id for header in (await other.find(BEN)).headers] == [session]
