@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
@@ -16,7 +17,9 @@ from holdfast.compose import open_engine
 from holdfast.engine.engine import Engine
 from holdfast.settings import Settings
 from holdfast.testing.clock import ManualClock
+from holdfast.testing.objects import ObjectServer, give_credentials, object_server
 from holdfast.testing.postgres import PostgresServer, postgres_server
+from holdfast.testing.servers import RedisServer, redis_server
 
 OpenEngine = Callable[..., Awaitable[Engine]]
 
@@ -25,8 +28,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # httpx2 looks for it in every folder at each request to an application in this process, and it is not there.
 sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]
 
-SHARED = {"results", "rows", "service"}
-"""Fixtures that are dear and made once a file: all tests with one go to the same worker (``--dist loadgroup``)."""
+ONCE_A_FILE = 'scope="module"'
+"""What stands in a file whose fixtures are made once for all its tests: they go to one worker together."""
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -36,11 +39,25 @@ def pytest_xdist_auto_num_workers() -> int:
     return len(ours) + 1
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if not SHARED.isdisjoint(getattr(item, "fixturenames", ())):
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """With ``--dist loadgroup``: tests one by one, but whole files where fixtures are made once a file, or each worker
+    would make them. Groups by mark, xdist's own way, come to nothing since pytest 9.2: it ignores the id they are
+    written into.
+    """
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped,unused-ignore]
+
+    class ByFileWhereShared(LoadScopeScheduling):  # type: ignore[misc,unused-ignore]
+        @functools.cache  # noqa: B019 - there is one, for the whole run
+        def _shares(self, file: str) -> bool:
+            path = config.rootpath / file
+            return path.is_file() and ONCE_A_FILE in path.read_text()
+
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return file if self._shares(file) else nodeid
+
+    return ByFileWhereShared(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -98,3 +115,37 @@ def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL server that the tests of a worker share: each takes a ``fresh_url``."""
     with postgres_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def redis_of_worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    """The server behind ``redis``."""
+    with redis_server(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture
+def redis(redis_of_worker: RedisServer) -> RedisServer:
+    """A Redis that keeps the promise, empty, for this test alone: it may be killed, started again, held still and
+    emptied. The tests of a worker share it, so that none of them waits for one to start.
+    """
+    if redis_of_worker.process is None or redis_of_worker.process.poll() is not None:
+        redis_of_worker.kill()
+        redis_of_worker.start()
+    redis_of_worker.go_on()
+    assert redis_of_worker.say("FLUSHALL") == b"+OK\r\n"
+    return redis_of_worker
+
+
+@pytest.fixture(scope="session")
+def objects(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
+    """moto's server, with the bucket ``holdfast``, that the tests of a worker share; each takes a prefix."""
+    with object_server(tmp_path_factory.mktemp("objects")) as server:
+        server.make("holdfast")
+        yield server
+
+
+@pytest.fixture
+def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Credentials in the environment, and nothing else for S3."""
+    give_credentials(monkeypatch)

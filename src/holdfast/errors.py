@@ -147,6 +147,16 @@ class LeaseHeldError(ConflictError):
         super().__init__(f"{holder} holds the lease until {until:%H:%M:%S} UTC; wait, or take it over.")
 
 
+class SessionBusyError(ConflictError):
+    """The session is written to again and again, so that it does not come to rest; it is as it was."""
+
+    code = "session-busy"
+
+    def __init__(self, session: str) -> None:
+        self.session = session
+        super().__init__(f"Session {session} is being worked on and does not come to rest; try again later.")
+
+
 class AlreadyExistsError(ConflictError):
     code = "already-exists"
 
@@ -430,8 +440,9 @@ class TierBehindError(UnavailableError):
     def __init__(self, session: str, hot: int, warm: int) -> None:
         self.session, self.hot, self.warm = session, hot, warm
         super().__init__(
-            f"The hot tier has come back with session {session} at step {hot}, and the warm tier knows step {warm}: it"
-            f" takes no writes until `holdfast verify --repair {session}` has run. Nothing was changed."
+            f"The hot tier has come back with another state of session {session} (step {hot}) than the warm tier knows"
+            f" (step {warm}): it takes no writes until `holdfast verify --repair {session}` has run."
+            " Nothing was changed."
         )
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,18 +27,12 @@ from holdfast.model.session import Tier
 from holdfast.settings import Settings
 from holdfast.testing.broken import Around
 from holdfast.testing.postgres import PostgresServer
-from holdfast.testing.servers import RedisServer, redis_server
+from holdfast.testing.servers import RedisServer
 from holdfast.testing.tiers import ANA, ROOT, Apart, Tripping, around, log, make, put, sound, stepping
 
 TRIPS = int(os.environ.get("HOLDFAST_TEST_ARCHIVES", "10"))
 
 Open = Callable[[], contextlib.AbstractAsyncContextManager[Engine]]
-
-
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with redis_server(tmp_path_factory.mktemp("redis")) as server:
-        yield server
 
 
 @pytest.fixture(params=["embedded", "apart"])

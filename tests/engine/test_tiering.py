@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from holdfast.engine.engine import Engine
 from holdfast.errors import (
@@ -29,7 +31,7 @@ from holdfast.testing.clock import ManualClock
 from holdfast.testing.killing import Stepping
 from holdfast.testing.postgres import PostgresServer
 from holdfast.testing.servers import RedisServer, redis_server
-from holdfast.testing.tiers import ANA, ROOT, Apart, eventually, flushed, log, make, put, sound
+from holdfast.testing.tiers import ANA, ROOT, Apart, around, eventually, flushed, log, make, put, sound
 
 HOUR = 3_600.0
 
@@ -414,6 +416,141 @@ async def test_while_the_cold_tier_is_gone_the_sweeper_does_the_rest_of_its_work
         clock.advance(HOUR)
         assert (await engine.sweep(ROOT)).failed == {}
         assert (await engine._journal.warm.head(idle)).archive is not None  # type: ignore[union-attr]
+
+
+class Stuck(Around):
+    """A cold tier that takes nothing until it is told to, and counts how much it is asked to take at a time."""
+
+    def __init__(self, store: Any) -> None:
+        super().__init__(store)
+        self.go_on, self.now, self.most = asyncio.Event(), 0, 0
+        self.keys: list[str] = []
+
+    async def put(self, *given: Any, **more: Any) -> None:
+        self.keys.append(given[0])
+        self.now += 1
+        self.most = max(self.most, self.now)
+        await self.go_on.wait()
+        self.now -= 1
+        await self._store.put(*given, **more)  # type: ignore[attr-defined]
+
+
+async def expired(engine: Engine, session: str) -> bool:
+    head = await engine._journal.hot.head(session)
+    return head is None or head.status == "expired"
+
+
+async def test_r13_a_slow_cold_tier_does_not_delay_what_is_due(
+    tmp_path: Path, redis: RedisServer, postgres: PostgresServer, clock: ManualClock
+) -> None:
+    stuck: list[Stuck] = []
+
+    def wrap(store: Any, tier: str) -> Any:
+        if tier != "cold":
+            return store
+        stuck.append(Stuck(store))
+        return stuck[-1]
+
+    policy: dict[str, Any] = {"suspend_after": 60.0, "archive_after": 600.0}
+    async with Apart.on(tmp_path / "home", redis, postgres, **policy) as tiers:
+        with around(wrap):
+            engine = await tiers.open(clock=clock)
+        idle = [await make(engine, retention=Retention(ttl=None)) for _ in range(12)]
+        for session in idle:
+            await rest(engine, session)
+        mortal = await make(engine, retention=Retention(ttl=700))
+        below = await make(engine, retention=Retention(ttl=700))
+        await rest(engine, below)
+        clock.advance(701)
+        sweeping = asyncio.create_task(engine.sweep(ROOT))
+        for session in (mortal, below):
+            await eventually(partial(expired, engine, session))
+        await asyncio.sleep(0.2)
+        assert not sweeping.done()
+        assert 1 < stuck[0].most <= 8
+        later = next(session for session in idle if not any(session in key for key in stuck[0].keys))
+        await put(engine, later, "at work after all")
+        late = await make(engine, retention=Retention(ttl=10))
+        clock.advance(11)
+        stuck[0].go_on.set()
+        swept = await sweeping
+        assert (swept.expired, swept.rested, swept.failed) == (3, 11, {})
+        assert await expired(engine, late)
+        for session in idle:
+            archived = (await engine._journal.warm.head(session)).archive is not None  # type: ignore[union-attr]
+            assert archived == (session != later)
+        assert not await sound(engine)
+
+
+async def test_where_the_tiers_are_one_a_slow_cold_tier_does_not_delay_what_is_due(
+    settings: Settings, opens: Any, clock: ManualClock
+) -> None:
+    stuck: list[Stuck] = []
+
+    def wrap(store: Any, tier: str) -> Any:
+        if tier != "cold":
+            return store
+        stuck.append(Stuck(store))
+        return stuck[-1]
+
+    with around(wrap):
+        engine = await opens(replace(settings, archive_after=600.0))
+    idle = [await make(engine, retention=Retention(ttl=None)) for _ in range(10)]
+    clock.advance(300)  # so that it comes last on the sweeper's list
+    mortal = await make(engine, retention=Retention(ttl=700))
+    clock.advance(701)
+    sweeping = asyncio.create_task(engine.sweep(ROOT))
+    await eventually(lambda: expired(engine, mortal))
+    await asyncio.sleep(0.2)
+    assert not sweeping.done()
+    later = next(session for session in idle if not any(session in key for key in stuck[0].keys))
+    await put(engine, later, "at work after all")
+    stuck[0].go_on.set()
+    swept = await sweeping
+    assert (swept.expired, swept.rested, swept.failed) == (1, 9, {})
+    assert {one.id for one in (await engine.find(ANA, tier=Tier.ARCHIVED)).headers} == {*idle} - {later}
+
+
+async def test_archive_after_alone_archives_what_is_idle(
+    tmp_path: Path, redis: RedisServer, postgres: PostgresServer, clock: ManualClock
+) -> None:
+    policy: dict[str, Any] = {"suspend_after": None, "archive_after": HOUR}
+    async with Apart.on(tmp_path / "home", redis, postgres, **policy) as tiers:
+        engine = await tiers.open(clock=clock)
+        idle, busy = [await make(engine, retention=Retention(ttl=None)) for _ in range(2)]
+        clock.advance(HOUR - 60)
+        assert (await engine.sweep(ROOT)).total == 0
+        await put(engine, busy, "at work")
+        clock.advance(120)
+        assert (await engine.sweep(ROOT)).failed == {}
+        assert [await is_hot(engine, one) for one in (idle, busy)] == [False, True]
+        assert {one.id for one in (await engine.find(ANA, tier=Tier.ARCHIVED)).headers} == {idle}
+        assert (await engine.read(idle, ANA)).header.version == 1  # read, and not written: it goes down again
+        clock.advance(2 * HOUR)
+        await engine.sweep(ROOT)
+        assert {one.id for one in (await engine.find(ANA, tier=Tier.ARCHIVED)).headers} == {idle, busy}
+        assert not await sound(engine)
+
+
+async def test_r12_while_the_warm_tier_is_gone_the_sweeper_goes_on_with_the_hot_one(
+    tmp_path: Path, redis: RedisServer, postgres: PostgresServer, clock: ManualClock
+) -> None:
+    async with Apart.on(tmp_path / "home", redis, postgres, suspend_after=60.0) as tiers:
+        engine = await tiers.open(clock=clock)
+        mortal = [await make(engine, retention=Retention(ttl=700)) for _ in range(3)]
+        idle = await make(engine, retention=Retention(ttl=None))
+        await engine.flush(ROOT)
+        clock.advance(701)
+        tiers.warm.refuse = True
+        tiers.warm.cut()
+        swept = await engine.sweep(ROOT)
+        assert swept.expired == 3
+        assert set(swept.failed) == {"", idle}
+        assert [await expired(engine, one) for one in mortal] == [True] * 3
+        tiers.warm.heal()
+        await asyncio.sleep(2.5)  # until it is asked again
+        assert (await engine.sweep(ROOT)).failed == {}
+        assert not await is_hot(engine, idle)
 
 
 # -- keys --------------------------------------------------------------------------------------------------------------

@@ -31,16 +31,16 @@ from holdfast.testing.servers import RedisServer
 from holdfast.testing.tiers import ANA, ROOT, Early, stepping
 
 SESSIONS = 3
-EDITS = 5  # of each session in one life
+EDITS = 3  # of each session in one life
 CYCLES_A_HOME = 25
-LATEST = 25  # entries that each life looks at; the last of a home looks at all
+LATEST = 12  # entries that each life looks at; the last of a home looks at all
 KEYS = ("chunks/a", "chunks/b")
 
-WRITING = [("before hot.write", 15), ("after hot.write", 15), ("before report", 15)]
+WRITING = [("before hot.write", 9), ("after hot.write", 9), ("before report", 9)]
 FLUSHING = [
     ("after hot.claim", 4),
-    ("before warm.append", 8),
-    ("after warm.append", 8),
+    ("before warm.append", 6),
+    ("after warm.append", 6),
     ("before hot.acknowledge", 4),
     ("after hot.acknowledge", 4),
 ]
@@ -230,7 +230,7 @@ class Home:
         settings = Settings(
             home=self.folder / f"{number}",
             hot=f"{self.redis.url}?prefix=h{number}&durability={durable}&partitions=4&lanes=2",
-            warm=f"{self.warm}_{number}&connections=3",
+            warm=f"{self.warm}_{number}&connections=2",
             acknowledge=acknowledge,
         )
         lives, random, tally = Lives(settings, self.broken), Random(seed), Tally(seed)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import Iterator
 
 import pytest
 import redis.asyncio as driver
@@ -20,7 +19,7 @@ from holdfast.stores.hot.redis import RedisHotStore
 from holdfast.testing.authors import Author, effects
 from holdfast.testing.proxy import Proxy
 from holdfast.testing.samples import NOW, write_at
-from holdfast.testing.servers import RedisServer, redis_server
+from holdfast.testing.servers import RedisServer
 
 REPLIES = int(os.environ.get("HOLDFAST_TEST_LOST_REPLIES", "500"))
 SEED = int(os.environ.get("HOLDFAST_TEST_SEED", "1"))
@@ -37,13 +36,7 @@ class ForgetsChangeIds(RedisHotStore):
     )
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with redis_server(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-async def lose(server: RedisServer, kind: type[RedisHotStore], prefix: str, replies: int) -> tuple[int, list[int]]:
+async def lose(redis: RedisServer, kind: type[RedisHotStore], prefix: str, replies: int) -> tuple[int, list[int]]:
     """Lose so many replies to writes that landed; how many, and how often each acknowledged change had its effect."""
     chance, lost = random.Random(SEED), 0
 
@@ -53,7 +46,7 @@ async def lose(server: RedisServer, kind: type[RedisHotStore], prefix: str, repl
         lost += piece.count(LANDED) if dropped else 0
         return dropped
 
-    async with Proxy(*server.address).listening() as proxy:
+    async with Proxy(*redis.address).listening() as proxy:
         store = await kind.open(f"redis://127.0.0.1:{proxy.port}?prefix={prefix}")
         authors = [Author(store, f"s{number}") for number in range(AUTHORS)]
         for author in authors:
@@ -77,20 +70,20 @@ async def lose(server: RedisServer, kind: type[RedisHotStore], prefix: str, repl
     return lost, times
 
 
-async def test_f06_a_write_whose_reply_is_lost_has_exactly_one_effect(server: RedisServer) -> None:
-    lost, times = await lose(server, RedisHotStore, "sound", REPLIES)
+async def test_f06_a_write_whose_reply_is_lost_has_exactly_one_effect(redis: RedisServer) -> None:
+    lost, times = await lose(redis, RedisHotStore, "sound", REPLIES)
     print(f"F06 seed={SEED} replies lost={lost} changes={len(times)} with one effect={times.count(1)}")
     assert lost >= REPLIES
     assert set(times) == {1}
 
 
-async def test_teeth_a_script_that_does_not_look_for_the_change_id_has_two_effects(server: RedisServer) -> None:
-    _, times = await lose(server, ForgetsChangeIds, "broken", 20)
+async def test_teeth_a_script_that_does_not_look_for_the_change_id_has_two_effects(redis: RedisServer) -> None:
+    _, times = await lose(redis, ForgetsChangeIds, "broken", 20)
     assert max(times) > 1
 
 
-async def test_the_driver_sends_nothing_twice_which_redis_py_does_by_itself(server: RedisServer) -> None:
-    async with Proxy(*server.address).listening() as proxy:
+async def test_the_driver_sends_nothing_twice_which_redis_py_does_by_itself(redis: RedisServer) -> None:
+    async with Proxy(*redis.address).listening() as proxy:
         ours = await Redis.connect(RedisUrl.parse(f"redis://127.0.0.1:{proxy.port}"), name="hot")
         theirs = driver.Redis(host="127.0.0.1", port=proxy.port)
         await theirs.ping()
@@ -113,9 +106,9 @@ async def test_the_driver_sends_nothing_twice_which_redis_py_does_by_itself(serv
         await ours.close()
 
 
-async def test_a_creation_whose_replies_are_lost_is_counted_once(server: RedisServer) -> None:
+async def test_a_creation_whose_replies_are_lost_is_counted_once(redis: RedisServer) -> None:
     """Its two scripts, to count and to make the session, may each be lost."""
-    async with Proxy(*server.address).listening() as proxy:
+    async with Proxy(*redis.address).listening() as proxy:
         store = await RedisHotStore.open(f"redis://127.0.0.1:{proxy.port}?prefix=counted")
         chance = random.Random(SEED)
         proxy.drop = lambda piece: piece[:1] in (b":", b"$") and b":" in piece and chance.random() < 0.4

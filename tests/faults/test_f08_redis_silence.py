@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
@@ -14,7 +14,7 @@ from holdfast.errors import StoreUnavailableError
 from holdfast.stores.hot.redis import RedisHotStore
 from holdfast.testing.proxy import Proxy
 from holdfast.testing.samples import NOW, write_at
-from holdfast.testing.servers import RedisServer, redis_server
+from holdfast.testing.servers import RedisServer
 
 TOLD = 1.0
 BUSY = 1.0
@@ -23,14 +23,8 @@ BACK = 5.0
 
 
 @pytest.fixture
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with redis_server(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture
-async def proxy(server: RedisServer) -> AsyncIterator[Proxy]:
-    async with Proxy(*server.address).listening() as proxy:
+async def proxy(redis: RedisServer) -> AsyncIterator[Proxy]:
+    async with Proxy(*redis.address).listening() as proxy:
         yield proxy
 
 
@@ -74,7 +68,7 @@ async def back(store: RedisHotStore) -> float:
 
 @pytest.mark.parametrize("fault", ["black hole", "cut", "stopped", "killed"])
 async def test_r11_whoever_asks_is_told_within_a_second_and_served_when_it_is_back(
-    fault: str, server: RedisServer, proxy: Proxy
+    fault: str, redis: RedisServer, proxy: Proxy
 ) -> None:
     store = await RedisHotStore.open(f"redis://127.0.0.1:{proxy.port}")
     assert await store.write(write_at("s", 1), now=NOW)
@@ -84,14 +78,14 @@ async def test_r11_whoever_asks_is_told_within_a_second_and_served_when_it_is_ba
         proxy.refuse = True
         proxy.cut()
     elif fault == "stopped":
-        server.pause()
+        redis.pause()
     else:
-        server.kill()
+        redis.kill()
     took = await ask(store)
     if fault == "stopped":
-        server.go_on()
+        redis.go_on()
     elif fault == "killed":
-        await asyncio.to_thread(server.start)
+        await asyncio.to_thread(redis.start)
     proxy.heal()
     returned = await back(store)
     print(f"R11 {fault}: longest wait={max(took):.3f} s, back after={returned:.3f} s")
@@ -138,12 +132,12 @@ async def test_replies_that_come_late_are_not_taken_for_those_of_others(proxy: P
     await store.close()
 
 
-async def test_connections_that_were_closed_while_they_lay_idle_cost_nobody_an_answer(server: RedisServer) -> None:
-    store = await RedisHotStore.open(server.url)
+async def test_connections_that_were_closed_while_they_lay_idle_cost_nobody_an_answer(redis: RedisServer) -> None:
+    store = await RedisHotStore.open(redis.url)
     assert await store.write(write_at("s", 1), now=NOW)
     await asyncio.gather(*(store.entries("s", after=0, limit=9) for _ in range(500)))  # every lane has its connection
-    server.kill()
-    server.start()
+    redis.kill()
+    redis.start()
     await asyncio.sleep(0.05)
     found = await asyncio.gather(*(store.entries("s", after=0, limit=9) for _ in range(500)))
     assert [len(one) for one in found] == [1] * 500

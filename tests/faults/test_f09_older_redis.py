@@ -6,7 +6,7 @@ was written to before anybody could see it, both are kept.
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -15,14 +15,8 @@ from holdfast.engine.engine import Engine
 from holdfast.engine.rehydrating import Rehydrating
 from holdfast.errors import HoldfastError, PermissionDeniedError, TierBehindError
 from holdfast.testing.postgres import PostgresServer
-from holdfast.testing.servers import RedisServer, redis_server
+from holdfast.testing.servers import RedisServer
 from holdfast.testing.tiers import ANA, ROOT, Apart, eventually, flushed, log, make, put, sound
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    with redis_server(tmp_path / "redis") as server:
-        yield server
 
 
 @pytest.fixture
@@ -34,11 +28,11 @@ async def tiers(tmp_path: Path, redis: RedisServer, postgres: PostgresServer) ->
 class Past:
     """The folder of a Redis as it was at some moment."""
 
-    def __init__(self, redis: RedisServer) -> None:
-        self._redis, self._kept = redis, redis.folder.with_name("past")
-        redis.kill()
-        shutil.copytree(redis.folder, self._kept)
-        redis.start()
+    def __init__(self, tiers: Apart) -> None:
+        self._redis, self._kept = tiers.redis, tiers.home.with_name("past")
+        self._redis.kill()
+        shutil.copytree(self._redis.folder, self._kept)
+        self._redis.start()
 
     def put_back(self) -> None:
         """Let Redis come back as it was then."""
@@ -81,11 +75,11 @@ async def refused(engine: Engine, session: str, version: int) -> None:
     assert [entry.version for entry in await log(engine, session) if entry.commit] == list(range(1, version + 1))
 
 
-async def test_f09_an_older_redis_is_noticed_and_refused_and_repaired(tiers: Apart, redis: RedisServer) -> None:
+async def test_f09_an_older_redis_is_noticed_and_refused_and_repaired(tiers: Apart) -> None:
     engine = await tiers.open()
     session, same, later, rested = [await make(engine, 4) for _ in range(4)]
     await engine.flush(ROOT)
-    past = Past(redis)
+    past = Past(tiers)
     for one in (session, rested):
         await back(engine, one)
         for version in range(5, 10):
@@ -125,11 +119,11 @@ async def test_f09_an_older_redis_is_noticed_and_refused_and_repaired(tiers: Apa
     assert not [found for found in [one async for one in engine.verify(ROOT, repair=True)] if found.repaired]
 
 
-async def test_f09_where_both_sides_were_written_to_both_are_kept(tiers: Apart, redis: RedisServer) -> None:
+async def test_f09_where_both_sides_were_written_to_both_are_kept(tiers: Apart) -> None:
     engine = await tiers.open()
     shorter, longer = await make(engine, 4), await make(engine, 4)
     await engine.flush(ROOT)
-    past = Past(redis)
+    past = Past(tiers)
     for session in (shorter, longer):
         await back(engine, session)
         for version in range(5, 8):
@@ -172,11 +166,11 @@ async def test_f09_where_both_sides_were_written_to_both_are_kept(tiers: Apart, 
     assert not await sound(other)
 
 
-async def test_f09_an_older_redis_with_keys_that_are_gone_since_is_repaired(tiers: Apart, redis: RedisServer) -> None:
+async def test_f09_an_older_redis_with_keys_that_are_gone_since_is_repaired(tiers: Apart) -> None:
     engine = await tiers.open()
     session, behind = await make(engine, 2), await make(engine, 2)
     await engine.flush(ROOT)
-    past = Past(redis)
+    past = Past(tiers)
     await back(engine, session)
     await put(engine, behind, "later", expected=3)
     assert (await engine.rotate_keys(ROOT, drop=True)).dropped
@@ -191,7 +185,7 @@ async def test_f09_an_older_redis_with_keys_that_are_gone_since_is_repaired(tier
 
 
 async def test_teeth_without_the_check_an_older_redis_takes_writes(
-    tiers: Apart, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
+    tiers: Apart, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def believes(self: Rehydrating, head: object) -> bool:
         return True
@@ -200,7 +194,7 @@ async def test_teeth_without_the_check_an_older_redis_takes_writes(
     engine = await tiers.open()
     session = await make(engine, 4)
     await engine.flush(ROOT)
-    past = Past(redis)
+    past = Past(tiers)
     await back(engine, session)
     await put(engine, session, "newer", expected=5)
     await engine.flush(ROOT)

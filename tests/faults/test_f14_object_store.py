@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from itertools import count
 
@@ -24,7 +24,7 @@ from holdfast.errors import HoldfastError, StoreUnavailableError
 from holdfast.model.access import Principal
 from holdfast.settings import Settings
 from holdfast.stores.cold.objects import ObjectColdStore
-from holdfast.testing.objects import Answer, Asked, Fault, Gateway, ObjectServer, Rule, give_credentials, object_server
+from holdfast.testing.objects import Answer, Asked, Fault, Gateway, ObjectServer, Rule
 
 TIMEOUT = 1.5
 SIZE = 300_000
@@ -40,16 +40,8 @@ _TURN = 0.0005
 _number = count(1)
 
 
-@pytest.fixture(scope="module")
-def objects(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
-    with object_server(tmp_path_factory.mktemp("objects")) as server:
-        server.make("holdfast")
-        yield server
-
-
 @pytest.fixture
-async def gateway(objects: ObjectServer, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Gateway]:
-    give_credentials(monkeypatch)
+async def gateway(objects: ObjectServer, credentials: None) -> AsyncIterator[Gateway]:
     async with Gateway(objects.address).listening() as gateway:
         yield gateway
 

@@ -9,7 +9,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import msgspec
@@ -18,16 +18,10 @@ import pytest
 from holdfast.engine.engine import Engine
 from holdfast.errors import LeaseHeldError
 from holdfast.testing.postgres import PostgresServer
-from holdfast.testing.servers import RedisServer, redis_server
+from holdfast.testing.servers import RedisServer
 from holdfast.testing.tiers import ANA, ROOT, Apart, log, make, put, sound
 
 PAUSE = float(os.environ.get("HOLDFAST_TEST_PAUSE", "1.5"))
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    with redis_server(tmp_path / "redis") as server:
-        yield server
 
 
 @pytest.fixture

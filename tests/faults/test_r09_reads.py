@@ -7,28 +7,22 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from holdfast.engine.engine import Engine
-from holdfast.errors import HoldfastError, StoreUnavailableError
+from holdfast.errors import HoldfastError, SessionBusyError
 from holdfast.testing.broken import Trusting
 from holdfast.testing.postgres import PostgresServer
-from holdfast.testing.servers import RedisServer, redis_server
+from holdfast.testing.servers import RedisServer
 from holdfast.testing.tiers import ANA, Apart, log, make, put, sound
 
 READS = int(os.environ.get("HOLDFAST_TEST_READS", "2000"))
 SEED = int(os.environ.get("HOLDFAST_TEST_SEED", "9"))
 SESSIONS, ENGINES = 6, 3
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    with redis_server(tmp_path / "redis") as server:
-        yield server
 
 
 @pytest.fixture
@@ -79,7 +73,7 @@ async def play(engines: list[Engine], reads: int) -> tuple[Tally, dict[str, int]
                 try:
                     await tiering.archive(session)
                     tally.archived += 1
-                except StoreUnavailableError:  # it is worked on, and does not rest
+                except SessionBusyError:
                     pass
             else:
                 tally.rested += await tiering.rest(session)

@@ -9,7 +9,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Iterator
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ import pytest
 from holdfast.engine.engine import Engine
 from holdfast.errors import HoldfastError, SessionNotFoundError, StoreUnavailableError
 from holdfast.testing.postgres import PostgresServer
-from holdfast.testing.servers import RedisServer, redis_server
+from holdfast.testing.servers import RedisServer
 from holdfast.testing.tiers import ANA, ROOT, Apart, Idle, flushed, log, make, put, sound
 
 CUTS = int(os.environ.get("HOLDFAST_TEST_HOT_CUTS", "5"))
@@ -26,12 +26,6 @@ SEED = int(os.environ.get("HOLDFAST_TEST_SEED", "11"))
 TOLD, BACK = 1.0, 5.0
 BUSY = 1.0
 """Seconds more that a machine may take which is busy with other tests; what was seen is printed."""
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    with redis_server(tmp_path / "redis") as server:
-        yield server
 
 
 @pytest.fixture

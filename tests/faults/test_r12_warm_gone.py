@@ -16,6 +16,7 @@ import pytest
 
 from holdfast.engine.engine import Engine
 from holdfast.errors import FlushQueueFullError, StoreUnavailableError
+from holdfast.model.access import Role
 from holdfast.testing.postgres import PostgresServer, postgres_server
 from holdfast.testing.servers import RedisServer, redis_server
 from holdfast.testing.tiers import ANA, ROOT, Apart, Early, eventually, flushed, log, make, put, sound
@@ -102,6 +103,41 @@ async def test_r12_writes_go_on_to_the_bound_and_then_are_refused_and_nothing_is
     for session, version in sessions.items():
         assert [entry.version for entry in await log(engine, session)] == list(range(1, version + 1))
         assert await put(engine, session, "later", expected=version) == version + 1
+    assert not await sound(engine)
+
+
+async def test_r12_what_is_asked_under_a_change_id_goes_on_where_the_whole_log_is_hot(
+    tiers: Apart, server: PostgresServer
+) -> None:
+    """A longer log may hold the change id where nobody can look: then it is not known, and nothing is done."""
+    engine = await tiers.open()
+    session, longer = await make(engine), await make(engine, 60)
+    await eventually(lambda: flushed(engine))
+    await engine._journal.hot.trim(longer, below=40)
+    server.kill()
+    try:
+        for _ in range(2):  # each sent twice has one effect
+            await put(engine, session, "two", expected=1, change_id="c1")
+            await put(engine, session, "three", key="chunks/9", expected=1, change_id="c2", rebase=True)
+            await engine.rename(session, ANA, "renamed", change_id="c3")
+            await engine.grant(session, ANA, "ben", Role.EDITOR, change_id="c4")
+            await engine.touch(session, ANA, change_id="c5")
+            await engine.undo(session, ANA, expected=3, change_id="c6")
+        for asked in (
+            put(engine, longer, "late", key="chunks/9", expected=50, change_id="c1", rebase=True),
+            engine.rename(longer, ANA, "no", change_id="c2"),
+        ):
+            with pytest.raises(StoreUnavailableError):
+                await asked
+        assert (await engine.header(longer, ANA)).title == "t"
+        await engine.discard(session, ANA, change_id="c7")
+    finally:
+        await asyncio.to_thread(server.start)
+    await eventually(lambda: flushed(engine), DRAINED)
+    await engine.revive(session, ANA)
+    entries = [entry.header.operation for entry in reversed(await log(engine, session))]
+    assert entries == ["revive", "discard", "undo", "touch", "grant", "rename", "edit", "edit", "create"]
+    await engine.rename(longer, ANA, "yes", change_id="c2")
     assert not await sound(engine)
 
 

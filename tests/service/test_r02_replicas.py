@@ -26,7 +26,7 @@ from holdfast.testing.linearizability import check
 from holdfast.testing.objects import give_credentials
 from holdfast.testing.postgres import PostgresServer
 from holdfast.testing.recorder import Recorder, Unanswered
-from holdfast.testing.servers import redis_server
+from holdfast.testing.servers import RedisServer
 
 pytestmark = pytest.mark.no_cover  # repeats what others measure once
 
@@ -86,44 +86,50 @@ async def problems(replicas: Fleet) -> list[object]:
         return [one.problems async for one in engine.verify(ROOT) if not one.ok]
 
 
+Servers = tuple[RedisServer, PostgresServer]
+
+
+@pytest.fixture
+def servers(redis: RedisServer, postgres: PostgresServer) -> Servers:
+    return redis, postgres
+
+
 # -- teeth -------------------------------------------------------------------------------------------------------------
 
 
 async def broken(
-    folder: Path, postgres: PostgresServer, wrap: type[Around], *, most: int = 5, suspends: float = 0.0
+    folder: Path, servers: Servers, wrap: type[Around], *, most: int = 5, suspends: float = 0.0
 ) -> Counter[str]:
     """Which rules histories break that two services with a broken hot store have told; as many until there is one."""
     rules: Counter[str] = Counter()
-    with redis_server(folder / "redis") as redis:
-        async with inside(folder, redis.url, postgres.fresh_url(), 2, wrap) as doors:
-            recorder = Recorder(doors, SEED, drops=0.0, suspends=suspends, patience=5.0)
-            for _ in range(most):
-                try:
-                    rules += Counter(one.rule for one in check(await recorder.record(clients=CLIENTS, count=REQUESTS)))
-                except* Unanswered as group:
-                    rules.update(str(one) for one in group.exceptions)
-                rules["fork"] += len(recorder.forks)
-                if rules.total():
-                    break
+    redis, postgres = servers
+    async with inside(folder, redis.url, postgres.fresh_url(), 2, wrap) as doors:
+        recorder = Recorder(doors, SEED, drops=0.0, suspends=suspends, patience=5.0)
+        for _ in range(most):
+            try:
+                rules += Counter(one.rule for one in check(await recorder.record(clients=CLIENTS, count=REQUESTS)))
+            except* Unanswered as group:
+                rules.update(str(one) for one in group.exceptions)
+            rules["fork"] += len(recorder.forks)
+            if rules.total():
+                break
     print(f"{wrap.__name__}: {dict(+rules)}")
     return +rules
 
 
 @pytest.mark.parametrize(("wrap", "rule"), [(Unchecked, "unique"), (Trusting, "order")])
-async def test_teeth_a_broken_store_is_caught(
-    tmp_path: Path, postgres: PostgresServer, wrap: type[Around], rule: str
-) -> None:
+async def test_teeth_a_broken_store_is_caught(tmp_path: Path, servers: Servers, wrap: type[Around], rule: str) -> None:
     """Two writers told saved at one version; a read that sees less than was acknowledged before it."""
-    assert (await broken(tmp_path, postgres, wrap))[rule] > 0
+    assert (await broken(tmp_path, servers, wrap))[rule] > 0
 
 
 @pytest.mark.parametrize("wrap", [Careless, Overwriting])
 async def test_teeth_a_tier_that_lets_go_of_what_it_should_keep_is_caught(
-    tmp_path: Path, postgres: PostgresServer, wrap: type[Around]
+    tmp_path: Path, servers: Servers, wrap: type[Around]
 ) -> None:
     """A session forgotten before all of it was copied; an older copy put over a newer one."""
-    assert await broken(tmp_path, postgres, wrap, most=10, suspends=0.2)
+    assert await broken(tmp_path, servers, wrap, most=10, suspends=0.2)
 
 
-async def test_the_same_store_unbroken_is_not_caught(tmp_path: Path, postgres: PostgresServer) -> None:
-    assert await broken(tmp_path, postgres, Around, most=2, suspends=SUSPENDS) == Counter()
+async def test_the_same_store_unbroken_is_not_caught(tmp_path: Path, servers: Servers) -> None:
+    assert await broken(tmp_path, servers, Around, most=2, suspends=SUSPENDS) == Counter()

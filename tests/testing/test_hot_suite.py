@@ -44,6 +44,13 @@ class LastWriteWins(SqliteHotStore):
                 return True
 
 
+class AsksForNoParent(SqliteHotStore):
+    """Compares the step alone."""
+
+    async def write(self, write: Write, *, now: datetime) -> bool:
+        return await super().write(replace(write, parent=b""), now=now)
+
+
 class LeavesItemsBehind(SqliteHotStore):
     """Writes the items of a write that did not land."""
 
@@ -199,6 +206,7 @@ class TakesEveryOffer(SqliteHotStore):
     ("broken", "test"),
     [
         (LastWriteWins, "test_a_write_that_expects_another_step_changes_nothing"),
+        (AsksForNoParent, "test_a_write_on_another_history_changes_nothing"),
         (FillsNoRoom, "test_a_page_of_the_log_ends_with_the_entry_that_fills_its_room"),
         (LastWriteWins, "test_of_racing_writes_exactly_one_lands_at_each_step"),
         (LastWriteWins, "test_racing_writers_that_try_again_lose_nothing"),

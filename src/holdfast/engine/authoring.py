@@ -135,6 +135,8 @@ class Authoring:
             version, expected = now.header.version, request.expected or 0
             if expected == version:
                 return Decision(draft.wanted)
+            if expected > version:  # the history its author saw is not there any more
+                raise VersionConflictError(ask.session, expected, version)
             theirs = await self._history.touched_since(now, expected)
             mine = draft.reads | draft.wanted.keys()
             clashing = {key for key in theirs if key in mine or key.partition("/")[0] in draft.collections}

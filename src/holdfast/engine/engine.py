@@ -43,7 +43,7 @@ from holdfast.engine.tiering import Tiering, Tiers
 from holdfast.engine.trail import Trail
 from holdfast.engine.unsealing import Unsealing
 from holdfast.engine.verification import Verification, Verified
-from holdfast.errors import InvalidChangeError, SessionNotFoundError, UnknownKindError
+from holdfast.errors import InvalidChangeError, SessionNotFoundError, StoreFullError, UnknownKindError
 from holdfast.model.access import SYSTEM, Principal, Role
 from holdfast.model.audit import AuditLine
 from holdfast.model.cursor import Seen
@@ -124,7 +124,8 @@ class Engine:
         self.kinds, self.policy, self._sinks = kinds, policy, sinks
         self._clock, self._observer, self._swept = clock, observer, clock.now()
         limits = policy.limits
-        rest = policy.suspend_after if tiered is not None else policy.archive_after
+        after = (policy.archive_after,) if tiered is None else (policy.suspend_after, policy.archive_after)
+        rest = min((seconds for seconds in after if seconds is not None), default=None)
         self._blobs = blobs = Blobs(cold)
         unsealing, log = Unsealing(ring, chance), Log(hot, warm, tiered=tiered is not None)
         archiving = Archiving(warm, blobs, unsealing, chance)
@@ -183,7 +184,7 @@ class Engine:
         )
         self._trail = Trail(journal, gate, audit)
         self._verification = Verification(journal, blobs, audit, tiering, archiving)
-        self._repairing = Repairing(journal, tiered, tiering, unsealing, clock, chance)
+        self._repairing = Repairing(journal, tiered, tiering, unsealing, blobs, clock, chance)
         self._rotation = Rotation(journal, tiering, ring, self._catalogue, audit)
         self.revoking = Revoking(warm, policy.token)
 
@@ -649,10 +650,14 @@ class Engine:
             sent = Sent.under(change_id, expected, "suspend")
             opened = await self._gate.settled(session_id, who, "suspend")
             await self._leasing.check_free(opened)
-            header = (await self._lifecycle.suspend(opened, who.id, sent)).header
+            try:
+                opened = await self._lifecycle.suspend(opened, who.id, sent)
+            except StoreFullError:  # a session leaves a full hot tier all the same, and makes room
+                if not await self._tiering.rest(session_id):
+                    raise
             self._journal.forget(session_id)
             await self._tiering.rest(session_id)
-            return header
+            return opened.header
 
     async def archive(self, session_id: str, who: Principal) -> Header:
         """Move a session to the cold tier, written whole and read back before the warm tier lets go of it. Whoever
@@ -759,15 +764,21 @@ class Engine:
         with self._gate.asked(who, "verify", session_id or "") as asked:
             self._gate.serve(who, "repair" if repair else "verify")
             await self._audit.flush()
+            found = set[str]()  # of those that verifying has flushed, so that the catalogue has them too by now
             if session_id is not None:
                 one = await self._head(session_id, who)
                 asked.begun(0)
-                yield await self._verify(one, repair)
+                yield await self._verify(one, repair, await self._tiering.letters())
                 return
             asked.begun(0)
             await self._tiering.flush()
+            letters = await self._tiering.letters()
+            async for head in self._verification.unflushed(who.tenant, [*letters]):
+                yield await self._verify(head, repair, letters)
+                found.add(head.id)
             async for head in self._catalogue.all(Query(who.tenant)):
-                yield await self._verify(head, repair)
+                if head.id not in found:
+                    yield await self._verify(head, repair, letters)
             async for chain in self._verification.chains(who.tenant):
                 yield chain
 
@@ -903,10 +914,11 @@ class Engine:
             raise hidden(session_id)
         return head
 
-    async def _verify(self, head: SealedHead, repair: bool) -> Verified:
-        done = await self._repairing.session(head.id) if repair else ()
+    async def _verify(self, head: SealedHead, repair: bool, letters: dict[str, str]) -> Verified:
+        """``letters``: why sessions could not be flushed; without those that a repair got flushed, afterwards."""
+        done = await self._repairing.session(head.id, letters) if repair else ()
         sink = self._sinks(head.kind) if head.kind in self.kinds else None
-        return replace(await self._verification.session(head, sink), repaired=done)
+        return replace(await self._verification.session(head, sink, letters.get(head.id)), repaired=done)
 
     def _lock_length(self, seconds: float | None) -> float:
         if seconds is None:

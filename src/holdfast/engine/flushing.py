@@ -76,6 +76,7 @@ class Flushing:
         self._worker, self._observer = worker, observer
         self._wanted = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
+        self._generation = hot.generation
         self._settling: asyncio.Task[bool] | None = None
         self._written: set[str] = set()  # by this process, and not flushed since
         self._held: list[Queued] = []  # claimed, and not flushed yet because a tier did not answer
@@ -317,12 +318,21 @@ class Flushing:
         while len(self._trimmed) > _MOST_REMEMBERED:
             self._trimmed.popitem(last=False)
 
+    async def _look(self) -> None:
+        """Tell of a hot tier that has come back empty: what was not flushed is lost, and somebody should know."""
+        whole = await self._hot.whole()
+        self._generation = self._hot.generation
+        if not whole and self._observer is not None:
+            self._observer.failed("hot", "emptied")
+
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
         pause, looked = _PAUSE, 0.0
         while True:
             everywhere = loop.time() - looked >= _EVERYWHERE
             try:
+                if everywhere or self._hot.generation != self._generation:
+                    await self._look()
                 done = await self.round(everywhere=everywhere)
             except Exception as error:  # whatever it is, what is on the queue stays there
                 code = error.code if isinstance(error, HoldfastError) else type(error).__name__

@@ -291,6 +291,7 @@ class Journal:
             tuple(sealed_items),
             step.fence,
             quota,
+            was.digest,
             None if header.grants == was.grants else tuple(sorted(header.grants)),
         )
         if not await self.hot.write(write, now=now):

@@ -127,12 +127,23 @@ class Log:
         return digest.startswith(seen.digest)
 
     async def change(self, opened: Opened, change: str) -> Entry | None:
-        """The entry of a change id, None if there is none."""
-        sealed = None
+        """The entry of a change id, None if there is none.
+
+        The warm tier is asked where the hot one has let go of the log's beginning. While it is gone nobody knows what
+        was done under that change id, and to say so is the only safe answer: the same request must not be done twice.
+
+        Raises:
+            StoreUnavailableError: a tier that may have it does not answer.
+        """
+        session, sealed = opened.header.id, None
         if not opened.header.stale:
-            sealed = await self._hot.change(opened.header.id, change)
+            sealed = await self._hot.change(session, change)
+            if sealed is None and self._tiered and 1 in await self._hot.at(session, [1]):
+                # The whole log is here; asked again, for it may have come up from the warm tier after the first look.
+                sealed = await self._hot.change(session, change)
+                return None if sealed is None else self._entry(opened, sealed)
         if sealed is None and (self._tiered or opened.header.stale):
-            sealed = await self._warm.change(opened.header.id, change)
+            sealed = await self._warm.change(session, change)
         return None if sealed is None else self._entry(opened, sealed)
 
     async def bodies(self, opened: Opened, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], bytes]:

@@ -140,8 +140,8 @@ class Rehydrating:
         if self._rest is not None:
             idle = (now + timedelta(seconds=self._rest)).timestamp()
             due = idle if due is None else min(due, idle)
-        # No lease granted before can be above this one, for it is the time in microseconds: neither one granted before
-        # the session was set to rest, nor one that a lost hot tier has forgotten.
+        # The time in microseconds is above what a lost hot tier has forgotten, as far as the machines' clocks agree;
+        # what was granted here before the session was set to rest the hot tier keeps itself.
         fence = int(now.timestamp() * 1_000_000)
         if not await tiered.install(replace(head, due=due), rows, newest, fence=fence):
             return

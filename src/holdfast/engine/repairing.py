@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from holdfast.engine.blobs import Blobs
 from holdfast.engine.journal import Journal, Step
 from holdfast.engine.opened import Opened
 from holdfast.engine.tiering import Tiering
 from holdfast.engine.unsealing import Unsealing
-from holdfast.errors import StoreUnavailableError, UnreadableError
+from holdfast.errors import BlobNotFoundError, StoreUnavailableError, TamperedError, UnreadableError
 from holdfast.model.access import SYSTEM
 from holdfast.model.change import apply, net
 from holdfast.model.item import Item
@@ -28,14 +29,32 @@ class Repairing:
         tiered: TieredHotStore | None,
         tiering: Tiering,
         unsealing: Unsealing,
+        blobs: Blobs,
         clock: Clock,
         chance: Chance,
     ) -> None:
         self._journal, self._tiered, self._tiering = journal, tiered, tiering
-        self._unsealing, self._clock, self._chance = unsealing, clock, chance
+        self._unsealing, self._blobs, self._clock, self._chance = unsealing, blobs, clock, chance
 
-    async def session(self, session: str) -> tuple[str, ...]:
+    async def session(self, session: str, letters: dict[str, str]) -> tuple[str, ...]:
         """Mend a session if it needs it; what was done, a sentence each.
+
+        Args:
+            letters: the dead letters. If the session has one they are all tried again, and brought up to date here.
+        """
+        done = await self._mend(session)
+        if session in letters:
+            await self._tiering.retry()
+            await self._tiering.flush()
+            left = await self._tiering.letters()
+            letters.clear()
+            letters.update(left)
+            if session not in left and not done:
+                done = ("what could not be flushed is in the warm tier",)
+        return done
+
+    async def _mend(self, session: str) -> tuple[str, ...]:
+        """Bring the two tiers to tell the same of a session.
 
         * The hot tier is behind (it came back as it was before): it forgets the session, which is brought back from
           the warm tier when it is next opened.
@@ -58,7 +77,9 @@ class Repairing:
                 return ()
             head, items = loaded
             opened = self._unsealing.items(self._unsealing.head(head), items)
-            done.append(f"what the hot tier had at step {head.step} is session {await self._apart(opened)}")
+            made = await self._apart(opened)
+            what = f"what the hot tier had at step {head.step} (its items and sources; not its history)"
+            done.append(f"{what} is session {made}")
             hot = head
         if not await self._tiered.evict(session, step=hot.step, now=self._clock.now(), force=True):
             raise StoreUnavailableError("hot", "the session has moved on meanwhile")
@@ -89,7 +110,10 @@ class Repairing:
         return hot.step in kept and kept[hot.step].digest == hot.digest
 
     async def _apart(self, opened: Opened) -> str:
-        """A draft of its own with the items of a session; its id."""
+        """A draft of its own with the items and the sources of a session; its id.
+
+        Its labels, its receipts and its history stay behind: they are of steps that the draft never took.
+        """
         was, now = opened.header, self._clock.now()
         expires = was.retention.until(now, now)
         header = Header(
@@ -107,11 +131,29 @@ class Repairing:
             expiring_since=None if expires is None else now,
             grants=was.grants,
             parent=was.id,
+            source=was.source,
         )
         header = replace(header, target=f"{was.tenant}/{header.id}", count=was.count, size=was.size)
         changes = net({}, {key: (item.position, item.raw) for key, item in opened.items.items()})
         items: dict[str, Item] = {}
         apply(items, changes, 1, 1)
+        begun = self._journal.begin(header)
+        names = await self._copied(opened, begun)
+        source = {key: names.get(value, value) if key == "blob" else value for key, value in was.source.items()}
+        header = replace(header, blobs=tuple(names.values()), source=source)
         step = Step(header, "create", SYSTEM, self._chance.token(), b"", items=items, changes=changes)
-        await self._journal.append(self._journal.begin(header), step)
+        await self._journal.append(begun, step)
         return header.id
+
+    async def _copied(self, opened: Opened, begun: Opened) -> dict[str, str]:
+        """Keep a session's whole objects under another's key too; their names there, by those they had. What cannot be
+        read cannot be had back either: it is left, and ``verify`` says so of where it was.
+        """
+        names: dict[str, str] = {}
+        for name in opened.header.blobs:
+            try:
+                data = await self._blobs.get(opened, name)
+            except (BlobNotFoundError, TamperedError):
+                continue
+            names[name] = await self._blobs.put(begun, data)
+        return names

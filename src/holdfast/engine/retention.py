@@ -4,7 +4,9 @@ traffic's.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 import msgspec
@@ -15,7 +17,7 @@ from holdfast.engine.blobs import Blobs
 from holdfast.engine.journal import Journal
 from holdfast.engine.lifecycle import Lifecycle, Sent, Turn, gone
 from holdfast.engine.opened import Opened
-from holdfast.engine.tiering import Tiering
+from holdfast.engine.tiering import Below, Tiering
 from holdfast.errors import HoldfastError, InvalidChangeError, LimitExceededError, SessionGoneError, UnavailableError
 from holdfast.model.access import SYSTEM, Principal
 from holdfast.model.retention import warning_times
@@ -23,6 +25,10 @@ from holdfast.model.session import GONE, Header, Status, Tier
 from holdfast.ports.clock import Clock
 
 _AT_ONCE = 256
+_ARCHIVES = 8
+"""Sessions that are archived at a time; then it is looked for what has become due meanwhile."""
+_MOST_IDLE = 4_096
+"""Sessions to be archived that are remembered, while others are looked for that something is due for."""
 
 
 class Swept(msgspec.Struct):
@@ -119,27 +125,56 @@ class Retaining:
         return await self._lifecycle.step(opened, "revive", actor, decide, sent=sent)
 
     async def sweep(self, recover: Recover) -> Swept:
-        """Do what is due everywhere. Several may sweep at a time: each step is taken once."""
+        """Do what is due everywhere: in the hot tier, then below it; archives come last, for the cold tier may be slow.
+
+        Several may sweep at a time: each step is taken once.
+        """
         swept = Swept(failed={})
         tried: set[str] = set()
+        idle: dict[str, None] = {}  # to be archived
         while True:
             most = _AT_ONCE + len(swept.failed)
-            ids = await self._journal.hot.due(now=self._clock.now(), limit=most)
-            try:
-                ids += await self._tiering.due_below(most, swept.failed)
-            except UnavailableError as error:  # what is in the hot tier does not wait for the warm one
-                swept.failed[""] = error.code
-            fresh = [session for session in ids if session not in tried]
-            if not fresh:
+            due = await self._journal.hot.due(now=self._clock.now(), limit=most)
+            done = await self._each(due, tried, idle, swept, recover)
+            below = await self._below(most, swept)
+            more = [session for session in below.idle if session not in idle and session not in swept.failed]
+            idle |= dict.fromkeys(more)
+            done += await self._each(below.due, tried, idle, swept, recover)
+            if (done or more) and len(idle) < _MOST_IDLE:
+                continue
+            if idle:
+                batch = [*idle][:_ARCHIVES]
+                await asyncio.gather(*(self._archive(session, swept) for session in batch))
+                for session in batch:
+                    del idle[session]
+            elif not done:
                 return swept
-            for session in fresh:
-                tried.add(session)
-                try:
-                    await self._one(session, swept, recover)
-                except HoldfastError as error:
-                    swept.failed[session] = error.code
-                except Exception as error:  # one that is broken in a new way must not end the sweep of the others
-                    swept.failed[session] = type(error).__name__
+
+    async def _below(self, most: int, swept: Swept) -> Below:
+        if "" in swept.failed:
+            return Below()
+        try:
+            return await self._tiering.due_below(most)
+        except UnavailableError as error:  # what is in the hot tier does not wait for the warm one
+            swept.failed[""] = error.code
+            return Below()
+
+    async def _each(
+        self, ids: Sequence[str], tried: set[str], idle: dict[str, None], swept: Swept, recover: Recover
+    ) -> int:
+        """What is due for each of some sessions that was not tried before; how many those were."""
+        fresh = [session for session in ids if session not in tried]
+        tried.update(fresh)
+        for session in fresh:
+            with _noting(session, swept):
+                if await self._one(session, swept, recover):
+                    idle[session] = None
+        return len(fresh)
+
+    async def _archive(self, session: str, swept: Swept) -> None:
+        with _noting(session, swept):  # the cold tier being gone is nothing to those that need it not
+            if await self._tiering.archive_idle(session):
+                swept.rested += 1
 
     async def purge(self, opened: Opened) -> None:
         """Remove a gone session from every tier; what stays is a tombstone, and the log's headers without their
@@ -160,19 +195,19 @@ class Retaining:
         await self._blobs.drop(header.id)
         await self._tiering.purge(opened)
 
-    async def _one(self, session: str, swept: Swept, recover: Recover) -> None:
-        """Everything that is due for one session, then when to look next."""
+    async def _one(self, session: str, swept: Swept, recover: Recover) -> bool:
+        """Everything that is due for one session, then when to look next; whether it is to be archived."""
         try:
             opened = await self._journal.open(session)
         except SessionGoneError:
-            return
+            return False
         while True:
             header, now = opened.header, self._clock.now()
             if header.status in GONE:
                 if header.purged or header.restorable_until is None or header.restorable_until <= now:
                     await self.purge(opened)
                     swept.purged += 1
-                    return
+                    return False
                 break
             if header.publication is not None and header.publication.until <= now:
                 opened = await recover(opened)
@@ -188,22 +223,24 @@ class Retaining:
                 swept.warned += 1
             else:
                 break
-        if await self._rest(opened, now):
+        wanted = self._tiering.wanted(opened.header, now)
+        if wanted is Tier.ARCHIVED:
+            await self._tiering.put_off(opened.header)
+            return True
+        if wanted is not None and await self._rest(opened, now):
             swept.rested += 1
-            return
+            return False
         due = self._journal.next_look(opened.header)
         if due != opened.due:
             when = None if due is None else datetime.fromtimestamp(due, now.tzinfo)
             await self._journal.hot.defer(session, step=opened.header.step, due=when)
             self._journal.forget(session)
+        return False
 
     async def _rest(self, opened: Opened, now: datetime) -> bool:
-        """Take a session down a tier if the idle policies want that; whether it was."""
-        session, wanted = opened.header.id, self._tiering.wanted(opened.header, now)
-        if wanted is Tier.ARCHIVED:
-            await self._tiering.archive(session)
-            return True
-        if wanted is None or await self._journal.hot.lease(session, now=now) is not None:
+        """Take a session out of the hot tier, unless a lease on it is live; whether it was."""
+        session = opened.header.id
+        if await self._journal.hot.lease(session, now=now) is not None:
             return False
         if opened.header.tier is Tier.ACTIVE:
             await self._lifecycle.suspend(opened, SYSTEM, Sent())
@@ -242,3 +279,14 @@ class Retaining:
         now = self._clock.now()
         expires = header.retention.until(header.created, now)
         return Turn(replace(header, expires=expires, expiring_since=now, warned=0))
+
+
+@contextmanager
+def _noting(session: str, swept: Swept) -> Iterator[None]:
+    """Note what goes wrong with one session: one that is broken, be it in a new way, must not end the sweep of the
+    others.
+    """
+    try:
+        yield
+    except Exception as error:
+        swept.failed[session] = error.code if isinstance(error, HoldfastError) else type(error).__name__

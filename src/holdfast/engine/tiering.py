@@ -13,7 +13,7 @@ from holdfast.engine.archiving import Archiving
 from holdfast.engine.flushing import Flushing
 from holdfast.engine.journal import Journal
 from holdfast.engine.opened import Opened
-from holdfast.errors import HoldfastError, SessionNotFoundError, StoreUnavailableError
+from holdfast.errors import HoldfastError, SessionBusyError, SessionNotFoundError
 from holdfast.model.session import GONE, Header, SealedHead, SealedItem, Status, Tier
 from holdfast.ports.clock import Clock
 from holdfast.ports.hot import Backlog, Buried, HotSize, TieredHotStore
@@ -21,9 +21,10 @@ from holdfast.ports.warm import Snapshot, WarmSize
 
 _MOST_TRIES = 8
 _MOST_BURIED = 100
+_MOST_LETTERS = 100_000
 _MOST_WAIT = 1.0
 _AGAIN = timedelta(seconds=60)
-"""After which an archive that failed is tried again."""
+"""After which a session that was to be archived, and was not, is listed again."""
 
 Answer = TypeVar("Answer")
 
@@ -43,6 +44,13 @@ class Tiers(msgspec.Struct, frozen=True):
     buried: tuple[Buried, ...] = ()
     hot: HotSize | None = None
     warm: WarmSize | None = None
+
+
+class Below(msgspec.Struct, frozen=True):
+    """Sessions of the warm tier that are not in the hot one: for which something is due, and which may be archived."""
+
+    due: tuple[str, ...] = ()
+    idle: tuple[str, ...] = ()
 
 
 class Tiering:
@@ -92,11 +100,16 @@ class Tiering:
         if loaded is None:
             return True
         head, items = loaded
-        self._journal.unseal_items(self._journal.unseal(head), items)  # what does not add up must not become the copy
+        opened = self._journal.unseal(head)
+        self._journal.unseal_items(opened, items)  # what does not add up must not become the copy
         kept = await self._flushing.session(session)
         if kept is None or kept.digest != head.digest:
             return False
         await self._journal.warm.snapshot(session, Snapshot(head.step, tuple(items)))
+        due = opened.header.next_look(None, self._archive_after)
+        if due is not None and (kept.due is None or due < kept.due):  # it was archived before, and only read since
+            when = datetime.fromtimestamp(due, opened.header.created.tzinfo)
+            await self._journal.warm.defer(session, step=head.step, due=when)
         self._journal.forget(session)
         return await self._tiered.evict(session, step=head.step, now=self._clock.now())
 
@@ -104,8 +117,8 @@ class Tiering:
         """Archive a session: only a stub of it is left in the warm tier.
 
         Raises:
-            StoreUnavailableError: a tier does not answer, or the session is written to again and again; it is as it
-                was.
+            StoreUnavailableError: a tier does not answer; it is as it was.
+            SessionBusyError: the session is written to again and again; it is as it was.
         """
         for _ in range(_MOST_TRIES):
             is_hot = self._tiered is not None and await self._tiered.head(session) is not None
@@ -129,7 +142,21 @@ class Tiering:
             when = None if due is None else datetime.fromtimestamp(due, opened.header.created.tzinfo)
             await self._journal.warm.defer(session, step=head.step, due=when)
             return self._journal.unseal(await self._stub(session))
-        raise StoreUnavailableError("warm", "the session is worked on, and does not rest")
+        raise SessionBusyError(session)
+
+    async def archive_idle(self, session: str) -> bool:
+        """Archive a session that was found idle a while ago, unless it has been worked on since; whether it was."""
+        hot = await self._journal.hot.head(session)
+        head = hot if self._tiered is None else await self._journal.warm.head(session)
+        if head is None or head.archive is not None or (hot is not None and self._tiered is not None):
+            return False
+        header, now = self._journal.unseal(head).header, self._clock.now()
+        if not self._is_over(header, self._archive_after, now):
+            return False
+        if self._tiered is None and self.wanted(header, now) is not Tier.ARCHIVED:
+            return False
+        await self.archive(session)
+        return True
 
     async def _standing(self, session: str) -> tuple[SealedHead, Sequence[SealedItem]] | None:
         """A session that is not in the hot tier, as it stands with all its items; None if that is to be looked for
@@ -166,21 +193,30 @@ class Tiering:
             return None
         if self._tiered is None:
             return Tier.ARCHIVED if self._is_over(header, self._archive_after, now) else None
-        if self._suspend_after is None:
+        after = [seconds for seconds in (self._suspend_after, self._archive_after) if seconds is not None]
+        if not after:
             return None
-        resting = header.tier is Tier.DORMANT or self._is_over(header, self._suspend_after, now)
+        # What is to be archived leaves the hot tier first; the warm tier's list says when its archive is due.
+        resting = header.tier is Tier.DORMANT or self._is_over(header, min(after), now)
         return Tier.DORMANT if resting else None
 
-    async def due_below(self, limit: int, failed: dict[str, str]) -> list[str]:
-        """Sessions of the warm tier that something is due for, and that no longer are in the hot one. Those whose time
-        it is are archived.
+    async def put_off(self, head: Header) -> None:
+        """Let a session that is to be archived, where the tiers are one, make room on the sweeper's list for others;
+        it is listed again in a minute, archived or not.
+        """
+        now = self._clock.now()
+        again = _sooner(now + _AGAIN, head.next_look(None))
+        await self._journal.hot.defer(head.id, step=head.step, due=again)
+        self._journal.forget(head.id)
 
-        Args:
-            failed: takes those that could not be archived, with the code of the error; they are tried again later.
+    async def due_below(self, limit: int) -> Below:
+        """What is to be done for sessions of the warm tier that no longer are in the hot one.
+
+        Those to be archived are listed again a minute later, so that they hide no others meanwhile.
         """
         if self._tiered is None:
-            return []
-        warm, found = self._journal.warm, list[str]()
+            return Below()
+        warm, found, idle = self._journal.warm, list[str](), list[str]()
         now = self._clock.now()
         for session in await warm.due(now=now, limit=limit):
             kept, hot = await asyncio.gather(warm.head(session), self._tiered.head(session))
@@ -202,16 +238,12 @@ class Tiering:
                 found.append(session)
                 continue
             if self._is_over(header, rest, now):
-                try:
-                    await self.archive(session)
-                    continue
-                except HoldfastError as error:  # the cold tier being gone is nothing to those that need it not
-                    failed[session] = error.code
-                    again = (now + _AGAIN).timestamp()
-                    due = again if other is None else min(other, again)
+                idle.append(session)
+                await warm.defer(session, step=kept.step, due=_sooner(now + _AGAIN, other))
+                continue
             when = None if due is None else datetime.fromtimestamp(due, now.tzinfo)
             await warm.defer(session, step=kept.step, due=when)
-        return found
+        return Below(tuple(found), tuple(idle))
 
     async def state(self) -> Tiers:
         """How far each tier is; what does not answer within a second is left out."""
@@ -227,6 +259,12 @@ class Tiering:
         """Put the dead letters back on the flush queue; how many."""
         return 0 if self._tiered is None else await self._tiered.exhume()
 
+    async def letters(self) -> dict[str, str]:
+        """Why sessions could not be flushed, by session: the dead letters, of every tenant."""
+        if self._tiered is None:
+            return {}
+        return {one.session: one.reason for one in await self._tiered.buried(limit=_MOST_LETTERS)}
+
     async def _stub(self, session: str) -> SealedHead:
         head = await self._journal.warm.head(session)
         if head is None:
@@ -239,6 +277,11 @@ class Tiering:
             and header.status is not Status.LOCKED
             and header.updated + timedelta(seconds=seconds) <= now
         )
+
+
+def _sooner(time: datetime, other: float | None) -> datetime:
+    """The earlier of two times, the other in epoch seconds if there is one."""
+    return time if other is None else min(time, datetime.fromtimestamp(other, time.tzinfo))
 
 
 async def _asked(question: Awaitable[Answer]) -> Answer | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 
 import msgspec
 
@@ -14,7 +14,13 @@ from holdfast.engine.log import ROOM
 from holdfast.engine.opened import Opened
 from holdfast.engine.sealing import decode_entry
 from holdfast.engine.tiering import Tiering
-from holdfast.errors import ConflictError, HoldfastError, IntegrityError, SessionGoneError, TamperedError
+from holdfast.errors import (
+    ConflictError,
+    HoldfastError,
+    IntegrityError,
+    SessionGoneError,
+    TamperedError,
+)
 from holdfast.model.change import apply
 from holdfast.model.entry import GENESIS, SealedEntry, entry_digest
 from holdfast.model.item import Item
@@ -63,14 +69,25 @@ class Verification:
             problems = () if wrong is None else (Problem("audit-chain", f"audit chain {chain}: {wrong}"),)
             yield Verified("", problems, chain=chain)
 
-    async def session(self, warm: SealedHead, sink: Sink | None) -> Verified:
+    async def unflushed(self, tenant: str, letters: Iterable[str]) -> AsyncIterator[SealedHead]:
+        """The sessions of a tenant that the hot tier alone has, because their creation became a dead letter."""
+        for session in letters:
+            if await self._journal.warm.head(session) is None:
+                head = await self._journal.hot.head(session)
+                if head is not None and head.tenant == tenant:
+                    yield head
+
+    async def session(self, warm: SealedHead, sink: Sink | None, letter: str | None = None) -> Verified:
         """One session: its head in both tiers, its log from the first entry on, the items the log makes, its blobs.
 
         Args:
             warm: its head as the catalogue has it.
             sink: where it publishes to, None where that is not known.
+            letter: why it could not be flushed, if it is among the dead letters.
         """
         session, problems = warm.id, list[Problem]()
+        if letter is not None:
+            problems.append(Problem("dead-letter", f"it could not be flushed: {letter}"))
         try:
             await self._tiering.flush(session)
         except (ConflictError, IntegrityError) as error:
@@ -81,7 +98,7 @@ class Verification:
             problems.append(Problem("tiers-differ", f"hot stands at step {hot.step}, warm at {warm.step}"))
         head = hot or warm
         if head.archive is not None and head.key is not None:
-            return await self._archive(head, head.archive)
+            return await self._archive(head, head.archive, problems)
         entries = await self._chain(head, problems)
         if head.key is None and head.status in GONE:
             await self._check_tombstone(head, problems)
@@ -105,22 +122,22 @@ class Verification:
             await self._check_receipts(opened, sink, problems)
         return Verified(session, tuple(problems), entries, opened.header.count, blobs)
 
-    async def _archive(self, head: SealedHead, name: str) -> Verified:
+    async def _archive(self, head: SealedHead, name: str, problems: list[Problem]) -> Verified:
         """An archived session is read where it is: its log link by link, its items against the header's root."""
         try:
             opened = self._journal.unseal(head)
             entries, snapshot = await self._archiving.read(opened, name)
             self._journal.unseal_items(opened, snapshot.items)
         except HoldfastError as error:
-            return Verified(head.id, (Problem(error.code, str(error)),))
-        problems, parent, version = list[Problem](), GENESIS, 0
+            return Verified(head.id, (*problems, Problem(error.code, str(error))))
+        parent, version, wrong = GENESIS, 0, None
         for count, entry in enumerate(entries, 1):
             wrong = _broken(entry, count, parent, version, purged=False)
             if wrong is not None:
                 problems.append(Problem("log-chain", f"step {count}: {wrong}"))
                 break
             parent, version = entry.digest, entry.version
-        if not problems and parent != head.digest:
+        if wrong is None and parent != head.digest:
             problems.append(Problem("log-chain", f"the archive ends elsewhere than at step {head.step}"))
         blobs = await self._check_blobs(opened, problems)
         return Verified(head.id, tuple(problems), len(entries), opened.header.count, blobs)

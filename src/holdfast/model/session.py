@@ -213,6 +213,8 @@ class Write(msgspec.Struct, frozen=True):
 
     Attributes:
         expected: the step the session must stand at, 0 to create it.
+        parent: the digest it must have there; empty for a creation. A step alone may be another history's, where the
+            store has come back as it was before.
         head: the header after the write; its ``key`` is stored only at creation.
         entry: the line appended to the log, at step ``expected + 1``.
         items: the items that change.
@@ -227,6 +229,7 @@ class Write(msgspec.Struct, frozen=True):
     items: tuple[SealedItem, ...] = ()
     fence: int | None = None
     quota: int | None = None
+    parent: bytes = b""
     members: tuple[str, ...] | None = None
 
 

@@ -30,7 +30,8 @@ class HotStore(Protocol):
 
     @abstractmethod
     async def write(self, write: Write, *, now: datetime) -> bool:
-        """Apply one write whole, if the session still stands at ``write.expected``; durable on return.
+        """Apply one write whole, if the session still stands at ``write.expected`` with the digest ``write.parent``;
+        durable on return.
 
         An item whose ``sealed`` is None is removed. A live lease that the write carries is renewed by its own length.
 
@@ -197,6 +198,18 @@ class TieredHotStore(HotStore, Protocol):
         server that is not known to be the same.
         """
 
+    @abstractmethod
+    async def whole(self) -> bool:
+        """Whether nobody has emptied the store, or a server of it, since it was opened or this was last asked.
+
+        Each process is told once, and ``generation`` grows with it. Ask when ``generation`` has grown, and now and
+        then: a store may be emptied without a new connection. What it needs in order to be used is made anew.
+
+        Raises:
+            ConfigurationError: somebody else has begun it anew meanwhile, in a way that this process cannot use.
+            StoreUnavailableError: it cannot be told; ask again.
+        """
+
     @property
     @abstractmethod
     def durability(self) -> str:
@@ -204,7 +217,7 @@ class TieredHotStore(HotStore, Protocol):
 
     @abstractmethod
     async def claim(self, worker: str, *, limit: int, idle: float, everywhere: bool = True) -> list[Queued]:
-        """Entries of the flush queue, oldest first within a session, for one worker at a time.
+        """Entries of the flush queue, of a session one at most, for one worker at a time; about the oldest first.
 
         They are those that nobody has claimed, and those that were claimed ``idle`` seconds ago or earlier and not
         acknowledged: whoever claimed them is taken for dead, be it this worker itself.
@@ -245,7 +258,8 @@ class TieredHotStore(HotStore, Protocol):
         """Forget a session, if it still stands at ``step`` and no lease on it is live at ``now``.
 
         Asked only for a session that the warm tier holds whole. It goes on counting towards its owner's quota, unless
-        it is gone, and no creation under its id lands any more.
+        it is gone, and no creation under its id lands any more. What of it still waits to be flushed counts as flushed,
+        and its entry leaves the flush queue. The last fence that was granted is kept.
 
         Args:
             force: whatever lease is live; any state may then be installed in its place, also where it was not here.
@@ -264,7 +278,8 @@ class TieredHotStore(HotStore, Protocol):
         Args:
             items: all of them.
             entries: the end of its log, up to ``head.step``, without a gap; what lies before counts as trimmed.
-            fence: number that the next lease's is above.
+            fence: number that the next lease's is above; it is above every fence granted before the eviction too,
+                whatever is named here.
         Returns:
             False if it is here already, or was evicted at a later step: nothing is changed.
         """

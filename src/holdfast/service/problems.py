@@ -37,6 +37,7 @@ STATUSES: Mapping[str, int] = {
     "version-conflict": 412,
     "lease-held": 409,
     "already-exists": 409,
+    "session-busy": 409,
     "seal-mismatch": 409,
     "live-moved": 409,
     # not you, or not now

@@ -166,6 +166,14 @@ class HotStoreSuite(LeaseSuite):
         assert await other.change("s", "mine") is None
         assert await one.write(write_at("s", 4, "mine"), now=NOW) is True
 
+    async def test_a_write_on_another_history_changes_nothing(self, stores: Pair) -> None:
+        one, other = stores
+        await one.write(write_at("s", 1), now=NOW)
+        assert await one.write(write_at("s", 2, parent=b"another's", items=[b"i"]), now=NOW) is False
+        assert await other.load("s") == (head_at("s", 1), [])
+        assert await other.write(write_at("s", 2, parent=head_at("s", 1).digest, items=[b"i"]), now=NOW) is True
+        assert await one.head("s") == head_at("s", 2)
+
     async def test_a_write_to_a_session_that_is_not_there_changes_nothing(self, stores: Pair) -> None:
         one, other = stores
         assert await one.write(write_at("s", 2, items=[b"a"], due=1.0), now=NOW) is False

@@ -69,6 +69,7 @@ def write_at(
     commit: bool = True,
     fence: int | None = None,
     quota: int | None = None,
+    parent: bytes = b"",
     **head: Any,
 ) -> Write:
     """The write that makes step ``step``; items that are only named get bytes made from the step."""
@@ -80,4 +81,5 @@ def write_at(
         items=tuple(SealedItem(name, step, sealed) for name, sealed in named.items()),
         fence=fence,
         quota=quota,
+        parent=parent,
     )

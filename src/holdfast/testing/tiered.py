@@ -1,8 +1,8 @@
 """The suite for hot tiers apart from the warm one: every sentence of ``TieredHotStore`` has its test here.
 
 What an adapter owes as a ``HotStore`` is in ``testing/hot.py``, what is about the flush queue in
-``testing/flushqueue.py`` and ``testing/deadletters.py``. That ``generation`` grows needs a fault, and is an adapter's
-own to test.
+``testing/flushqueue.py`` and ``testing/deadletters.py``. That ``generation`` grows, and that a store is not ``whole``
+any more, needs a fault, and is an adapter's own to test.
 """
 
 from __future__ import annotations
@@ -52,6 +52,21 @@ class TieredHotStoreSuite(DeadLetterSuite):
         await build(one, 3)
         before = (one.generation, other.generation)
         await asyncio.gather(*(one.head("s") for _ in range(50)))
+        assert (one.generation, other.generation) == before
+
+    async def test_a_store_that_nobody_empties_is_whole(self, stores: Pair, connect: Connect) -> None:
+        one, other = stores
+        before = (one.generation, other.generation)
+        assert await one.whole()
+        await build(one, 3)
+        third = await opened(connect)
+        for store in (one, other, third) * 2:
+            assert await store.whole()
+        await third.close()
+        assert await one.evict("s", step=3, now=NOW)
+        assert await one.install(*state(), fence=0)
+        for store in stores:
+            assert await store.whole()
         assert (one.generation, other.generation) == before
 
     async def test_its_size_is_about_what_it_holds(self, stores: Pair) -> None:
@@ -353,6 +368,33 @@ class TieredHotStoreSuite(DeadLetterSuite):
         assert following.fence > lease.fence
         with pytest.raises(LeaseLostError):
             await one.write(write_at("s", 5, fence=lease.fence), now=NOW)
+
+    async def test_r08_fences_grow_though_whoever_brings_a_session_back_names_a_smaller_one(self, stores: Pair) -> None:
+        """R08: a fence that is made of a clock falls where the next machine's clock is behind."""
+        one, other = stores
+        for name, status, ways in (
+            ("s", "draft", [False]),
+            ("t", "discarded", [False]),
+            ("u", "draft", [True]),
+            ("v", "draft", [False, True]),  # the second where it is not here any more
+        ):
+            assert await one.install(*state(name), fence=2**52)
+            lease = await one.acquire(name, "ana", seconds=30, now=NOW)
+            assert lease is not None
+            assert await one.write(write_at(name, 4, commit=False, fence=lease.fence, status=status), now=NOW)
+            read = await whole(one, name)
+            for named in (2**52 - 2_000_000, 0, 2**52 + 2_000_000):
+                for _ in range(2):  # nobody is granted a lease in between
+                    for force in ways:
+                        await one.evict(name, step=4, now=later(60), force=force)
+                    assert await other.install(*read, fence=named)
+                following = await other.acquire(name, "ben", seconds=30, now=later(60))
+                assert following is not None
+                assert following.fence > max(named, lease.fence)
+                with pytest.raises(LeaseLostError):
+                    await one.write(write_at(name, 5, fence=lease.fence), now=later(60))
+                await other.release(following)
+                lease = following
 
     async def test_an_installed_session_can_be_purged_and_rewrapped_like_any_other(self, stores: Pair) -> None:
         one, other = stores

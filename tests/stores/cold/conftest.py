@@ -1,29 +1,15 @@
-"""An object server that the tests of a worker share, and credentials for it."""
+"""A place of a test's own in the object server, and a gateway before it."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from itertools import count
 
 import pytest
 
-from holdfast.testing.objects import Gateway, ObjectServer, give_credentials, object_server
+from holdfast.testing.objects import Gateway, ObjectServer
 
 _number = count(1)
-
-
-@pytest.fixture(scope="session")
-def objects(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ObjectServer]:
-    """moto's server, with the bucket ``holdfast``."""
-    with object_server(tmp_path_factory.mktemp("objects")) as server:
-        server.make("holdfast")
-        yield server
-
-
-@pytest.fixture
-def credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Credentials in the environment, and nothing else for S3."""
-    give_credentials(monkeypatch)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""Redis servers for the tests of the hot tier: one for a file of tests, with a prefix of its own for each test."""
+"""A cluster for the tests of the hot tier, and a prefix of its own for each test."""
 
 from __future__ import annotations
 
@@ -7,21 +7,14 @@ from itertools import count
 
 import pytest
 
-from holdfast.testing.servers import RedisServer, redis_cluster, redis_server
+from holdfast.testing.servers import RedisServer, redis_cluster
 
 _PREFIXES = count(1)
 
 
-@pytest.fixture(scope="module")
-def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    """A server that keeps the promise."""
-    with redis_server(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[RedisServer]]:
-    """A cluster of three."""
+    """A cluster of three that the tests of a worker share, each with a prefix of its own."""
     with redis_cluster(tmp_path_factory.mktemp("cluster")) as servers:
         yield servers
 

@@ -36,7 +36,7 @@ async def test_every_key_there_is_is_documented(tmp_path: Path) -> None:
         await store.bury([one for one in await claimed(store) if one.session == "buried"], "broken")
         found = {key.decode(errors="replace") for key in await keys_of(store)}
         kinds = {"{p:0}:s:s", "{p:0}:l:s", "{p:0}:d", "{p:0}:m", "{p:0}:n", "{p:0}:q", "{p}:layout", "{p}:epochs"}
-        kinds |= {"{p:0}:b", "{p:0}:e", "{p:0}:f", "{p:0}:r"}
+        kinds |= {"{p:0}:b", "{p:0}:e", "{p:0}:f", "{p:0}:r", "{p:0}:i"}
         owner = "{p:0}:o:"
         assert {key for key in found if not key.startswith(owner) and not key.endswith(":buried")} == kinds
         for kind in [*kinds, owner]:

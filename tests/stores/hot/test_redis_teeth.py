@@ -35,6 +35,10 @@ class SkipsTheCompare(RedisHotStore):
     write_script = without(_WRITE, ("(step or '0') ~= ARGV[2]", "not step and ARGV[2] ~= '0'"))
 
 
+class AsksForNoParent(RedisHotStore):
+    write_script = without(_WRITE, (" or (ARGV[13] ~= '' and stands[9] ~= ARGV[13])", ""))
+
+
 class ForgetsChangeIds(RedisHotStore):
     write_script = without(_WRITE, ("  return 0\nend\nif known[2]", "end\nif known[2]"))
 
@@ -127,6 +131,7 @@ class OnePartitionCounts(RedisHotStore):
         (SkipsTheCompare, "test_a_write_that_expects_another_step_changes_nothing"),
         (SkipsTheCompare, "test_of_racing_writes_exactly_one_lands_at_each_step"),
         (SkipsTheCompare, "test_racing_writers_that_try_again_lose_nothing"),
+        (AsksForNoParent, "test_a_write_on_another_history_changes_nothing"),
         (ForgetsChangeIds, "test_a_change_id_that_is_in_the_log_changes_nothing"),
         (IgnoresFences, "test_a_write_whose_fence_is_not_the_last_granted_is_refused"),
         (IgnoresLeases, "test_a_commit_without_a_fence_is_refused_while_somebodys_lease_is_live"),

@@ -352,6 +352,27 @@ async def test_what_is_kept_of_evicted_sessions_is_bounded_but_for_their_ids(red
     await store.close()
 
 
+async def test_r08_fences_grow_even_where_an_evicted_session_has_been_forgotten(
+    redis: RedisServer, prefix: str
+) -> None:
+    """R08: one that was gone is forgotten after a while, and may still come back from the warm tier."""
+    store = await RedisHotStore.open(f"{redis.url}?prefix={prefix}&partitions=1")
+    part = store.keys.partitions[0]
+    for fence, name in ((7_000, "one"), (9_000, "other"), (8_000, "third")):
+        assert await store.install(head_at(name, 2, status="discarded"), [], [], fence=fence)
+        assert await store.evict(name, step=2, now=NOW)
+    for number in range(256):
+        assert await store.write(write_at(f"s{number}", 1), now=NOW)
+        assert await store.evict(f"s{number}", step=1, now=NOW)
+    assert await store._redis.ask(part.tag, b"HEXISTS", part.evicted, "other") == 0
+    for name in ("one", "other", "third"):
+        assert await store.install(head_at(name, 2, status="discarded"), [], [], fence=5)
+        lease = await store.acquire(name, "ana", seconds=30, now=NOW)
+        assert lease is not None
+        assert lease.fence == 9_001
+    await store.close()
+
+
 async def test_a_session_that_comes_to_an_emptied_server_is_counted_with_its_next_write(tmp_path: Path) -> None:
     with redis_server(tmp_path) as server:
         store = await RedisHotStore.open(server.url)

@@ -83,7 +83,7 @@ async def suspend(
     "/sessions/{session}/archive",
     "archive",
     answers=Header,
-    errors=(*SESSION, "publication-pending", "lease-held", *BEHIND, "store-full"),
+    errors=(*SESSION, "publication-pending", "lease-held", "session-busy", *BEHIND, "store-full"),
     state=True,
 )
 async def archive(request: Request, session: SessionId, who: Who) -> Response:

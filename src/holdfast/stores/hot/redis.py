@@ -7,6 +7,7 @@ the count of its owner's sessions may lie on another server: it is counted first
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
@@ -48,7 +49,7 @@ _PAGE = 1_000  # entries read at a time
 _PAGE_BYTES = 4 * 1024 * 1024
 _TRIM = 1_000  # entries forgotten at a time: others are served in between
 _COUNT_BYTES = 8
-_WRITE_HEAD = 13  # arguments of the write script before the fields
+_WRITE_HEAD = 14  # arguments of the write script before the fields
 _INSTALL_HEAD = 4  # and of the install script
 _BOUND = 10_000
 
@@ -79,6 +80,7 @@ class RedisHotStore(RedisQueue, TieredHotStore):
         self.keys = Keys(redis.url.prefix, redis.url.partitions)
         self._quota = Quota(redis, self.keys)
         self._open = Writes()
+        self._marks: list[bytes | None] = []  # of the layout and each partition, as of when they were last looked at
 
     @classmethod
     async def open(cls, url: str, *, bound: int = _BOUND, **fields: Any) -> RedisHotStore:
@@ -94,22 +96,33 @@ class RedisHotStore(RedisQueue, TieredHotStore):
         redis = await Redis.connect(replace(RedisUrl.parse(url), **fields), name="hot")
         store = cls(redis, bound=bound)
         try:
-            await store._agree()
+            store._marks = await store._agree()
         except BaseException:
             await store.close()
             raise
         return store
 
-    async def _agree(self) -> None:
-        """Sessions are found by a hash over the partitions: all who share a prefix must have as many."""
+    async def _agree(self) -> list[bytes | None]:
+        """Sessions are found by a hash over the partitions: all who share a prefix must have as many.
+
+        The layout and the marks are made where they are missing. Nothing is written where they are not: a server
+        without memory takes no writes.
+
+        Returns:
+            The marks, of the layout and of each partition.
+        """
         tag, key, wanted = self.keys.root, self.keys.layout, len(self.keys.partitions)
-        *_, (format, partitions) = await self._redis.ask_all(
-            [
-                (tag, (b"HSETNX", key, b"format", _FORMAT)),
-                (tag, (b"HSETNX", key, b"partitions", wanted)),
-                (tag, (b"HMGET", key, b"format", b"partitions")),
-            ]
-        )
+        read = (b"HMGET", key, b"format", b"partitions", b"mark")
+        format, partitions, mark = await self._redis.ask(tag, *read)
+        if format is None or partitions is None or mark is None:
+            *_, (format, partitions, mark) = await self._redis.ask_all(
+                [
+                    (tag, (b"HSETNX", key, b"format", _FORMAT)),
+                    (tag, (b"HSETNX", key, b"partitions", wanted)),
+                    (tag, (b"HSETNX", key, b"mark", _fresh_mark())),
+                    (tag, read),
+                ]
+            )
         if int(format) != _FORMAT:
             raise ConfigurationError(
                 f"The hot tier is kept in format {int(format)}, and this Holdfast knows {_FORMAT}."
@@ -119,6 +132,13 @@ class RedisHotStore(RedisQueue, TieredHotStore):
                 f"This prefix of the hot tier has {int(partitions)} partitions, not {wanted}: set"
                 f" partitions={int(partitions)} in its URL."
             )
+        named = [(one.tag, one.mark) for one in self.keys.partitions]
+        marks = await self._redis.gets(named)
+        if None in marks:
+            missing = [name for name, known in zip(named, marks, strict=True) if known is None]
+            await self._redis.ask_all([(tag, (b"SET", name, _fresh_mark(), b"NX")) for tag, name in missing])
+            marks = await self._redis.gets(named)
+        return [mark, *marks]
 
     # -- reading -----------------------------------------------------------------------------------------------------
 
@@ -221,6 +241,7 @@ class RedisHotStore(RedisQueue, TieredHotStore):
             b"" if head.due is None else number(head.due),
             token,
             self._bound,
+            write.parent,
             _WRITE_HEAD + len(kept),
             *kept,
             *dropped,
@@ -347,6 +368,19 @@ class RedisHotStore(RedisQueue, TieredHotStore):
     def durability(self) -> str:
         return self._redis.url.durability
 
+    async def whole(self) -> bool:
+        """By the marks: one that is another was made anew, by whichever process came first.
+
+        So every process finds it out for itself, and that a single server of a cluster was emptied, too.
+        """
+        with self._open:
+            marks = await self._agree()
+        if marks == self._marks:
+            return True
+        self._marks = marks
+        self._redis.generation += 1
+        return False
+
     async def evict(self, session: str, *, step: int, now: datetime, force: bool = False) -> bool:
         keys, partition = self.keys.session(session), self.keys.partition(session.encode())
         names = (keys.session, keys.log, partition.due, partition.moved, partition.evicted, partition.lately)
@@ -385,3 +419,7 @@ class RedisHotStore(RedisQueue, TieredHotStore):
     async def close(self) -> None:
         await self._open.close()
         await self._redis.close()
+
+
+def _fresh_mark() -> bytes:
+    return secrets.token_hex(8).encode()

@@ -21,11 +21,14 @@ and put together. Of one owner's sessions, which lie in many partitions, the own
 * ``{h:p}:f`` how many of the writes that ``{h:p}:n`` counts wait no more: the difference is what does.
 * ``{h:p}:b`` hash, dead letters by the id they had in the queue: the reason and the fields (MessagePack).
 * ``{h:p}:e`` hash, evicted sessions and the step each stood at: none is made under such an id, and no older state is
-  installed. 0 for any state. Those that were gone have a minus before it, and are forgotten after a while.
+  installed. 0 for any state. Those that were gone have a minus before it, and are forgotten after a while. Behind a
+  space stands the last fence that was granted; without a name, the highest of those that have been forgotten.
 * ``{h:p}:r`` list, the sessions evicted last, at most 256: they stay in ``{h:p}:m``, for whoever follows them.
+* ``{h:p}:i`` a mark made at random when there was none: where it is another one than a process knows, the partition was
+  emptied since.
 * ``{h:p}:o:`` with tenant and owner (MessagePack): hash, the owner's sessions and the token each is counted by.
 * ``{h:p}:v:token``: that token counts no more; the only key that expires, after an hour.
-* ``{h}:layout`` hash: the format and the number of partitions.
+* ``{h}:layout`` hash: the format, the number of partitions, and a mark as of a partition.
 * ``{h}:epochs`` hash: the first instant of each boot, and the latest of them.
 """
 
@@ -57,6 +60,7 @@ class PartitionKeys(NamedTuple):
     evicted: bytes
     lately: bytes
     flushed: bytes
+    mark: bytes
 
 
 class Keys:
@@ -93,4 +97,5 @@ class Keys:
 
 
 def _partition(tag: bytes) -> PartitionKeys:
-    return PartitionKeys(tag, *(b"{%s}:%s" % (tag, kind) for kind in (b"d", b"m", b"n", b"q", b"b", b"e", b"r", b"f")))
+    kinds = (b"d", b"m", b"n", b"q", b"b", b"e", b"r", b"f", b"i")
+    return PartitionKeys(tag, *(b"{%s}:%s" % (tag, kind) for kind in kinds))

@@ -36,7 +36,7 @@ from holdfast.stores.sqlite_rows import (
 )
 
 _RECENT = f"{ENTRY} WHERE s.id = ? AND l.step < ? ORDER BY l.step DESC LIMIT ?"
-_STANDS = "SELECT no, step, fence, holder, until, due, status, archive FROM session WHERE id = ?"
+_STANDS = "SELECT no, step, fence, holder, until, due, status, digest, archive FROM session WHERE id = ?"
 _MOVE = "UPDATE session SET step = ?1, version = ?2, digest = ?3, sealed = ?4, snapped = ?1 WHERE no = ?5"
 _SNAPPED = "UPDATE session SET snapped = step WHERE no = ?"
 _TURN = "UPDATE session SET status = ? WHERE no = ?"  # apart: naming an indexed column costs an index write each time
@@ -210,9 +210,9 @@ def _create(connection: apsw.Connection, write: Write) -> bool:
 def _move(connection: apsw.Connection, write: Write, now: float) -> bool:
     head = write.head
     row = connection.execute(_STANDS, (head.id,)).get
-    if row is None or row[1] != write.expected or row[-1] is not None:
+    if row is None or row[1] != write.expected or row[-1] is not None or (write.parent and row[7] != write.parent):
         return False  # of a stub nothing is here to write to: who reads it again has it restored
-    number, _, fence, holder, until, due, status, _ = row
+    number, _, fence, holder, until, due, status, *_ = row
     if write.fence is not None:
         if write.fence != fence or holder is None:
             raise LeaseLostError(write.fence, fence)

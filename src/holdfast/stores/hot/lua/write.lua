@@ -2,15 +2,16 @@
 -- One write whole, or nothing of it. Everything is looked at before anything is changed: Redis does not roll back.
 -- KEYS: session, log, due, moved, written, queue, flushed [, void, evicted: with a token]
 -- ARGV: 1 session's id, 2 expected step, 3 now, 4 fence or '', 5 '1' for a commit, 6 change id, 7 new step, 8 entry,
---       9 status, 10 due or '', 11 token of the reservation or '', 12 most log entries that may wait, 13 number of the
---       last field, then fields and values of the session, then fields to be removed
+--       9 status, 10 due or '', 11 token of the reservation or '', 12 most log entries that may wait, 13 the digest it
+--       stands at or '', 14 number of the last field, then fields and values of the session, then fields to be removed
 -- Answers 1 (landed), 0 (stands elsewhere, or the change is known), or a table that says what is in the way.
 local session, log = KEYS[1], KEYS[2]
 local now, fence, token = tonumber(ARGV[3]), ARGV[4], ARGV[11]
-local stands = redis.call('HMGET', session, 'step', 'due', 'fence', 'holder', 'until', 'seconds', 'uncounted', 'queued')
+local stands = redis.call('HMGET', session, 'step', 'due', 'fence', 'holder', 'until', 'seconds', 'uncounted', 'queued',
+  'digest')
 local step, holder, ends, uncounted = stands[1], stands[4], stands[5], stands[7]
 
-if (step or '0') ~= ARGV[2] then
+if (step or '0') ~= ARGV[2] or (ARGV[13] ~= '' and stands[9] ~= ARGV[13]) then
   return 0
 end
 if not step and token ~= '' and redis.call('HEXISTS', KEYS[9], ARGV[1]) == 1 then
@@ -46,8 +47,8 @@ if waiting >= tonumber(ARGV[12]) and redis.call('XLEN', KEYS[6]) > 0 then -- on 
 end
 
 redis.call('HSET', log, ARGV[7], ARGV[8], 'c:' .. ARGV[6], ARGV[7])
-local last = tonumber(ARGV[13])
-for first = 14, last, 4000 do
+local last = tonumber(ARGV[14])
+for first = 15, last, 4000 do
   redis.call('HSET', session, unpack(ARGV, first, math.min(first + 3999, last)))
 end
 for first = last + 1, #ARGV, 4000 do
