@@ -61,6 +61,7 @@ async def open_engine(
         ring = KeyRing(source or await _first_keys(settings, chance, warm), chance)
         if tiered:
             await _check_keys(settings, ring, warm)
+            await _bind(cast(TieredHotStore, hot), warm)
         cold: ColdStore = adapter("cold", settings.cold_url).open(settings.cold_url)
         opened.push_async_callback(cold.close)
         hot, warm = wrap(hot), wrap_warm(warm)
@@ -164,6 +165,16 @@ async def _check_keys(settings: Settings, ring: KeyRing, warm: WarmStore) -> Non
                 f"The newest session of the warm tier is sealed under the key {key}, which is not {where}: all who"
                 " share the tiers must share the keys, by key_file or HOLDFAST_KEYS."
             )
+
+
+async def _bind(hot: TieredHotStore, warm: WarmStore) -> None:
+    """Refuse to flush a hot tier to another warm tier than all the others do who share it."""
+    identity = await warm.identity()
+    if await hot.bind(identity) != identity:
+        raise ConfigurationError(
+            "The hot tier is flushed to another warm tier than this one: is HOLDFAST_WARM set, and right? To start over"
+            " on this warm tier, name another prefix in the URL of the hot one."
+        )
 
 
 async def _stores(settings: Settings, opened: contextlib.AsyncExitStack) -> tuple[HotStore, WarmStore, bool]:

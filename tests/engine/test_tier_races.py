@@ -11,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from holdfast.errors import (
+    ConfigurationError,
     StoreFullError,
     StoreUnavailableError,
     TamperedError,
@@ -233,3 +234,15 @@ async def test_f10_a_session_leaves_a_hot_tier_that_is_full(tmp_path: Path, post
             full.say("CONFIG", "SET", "maxmemory", "0")
             assert await put(engine, session, "there is room", expected=1) == 2
             assert not await sound(engine)
+
+
+async def test_a_process_with_another_warm_tier_is_refused_before_it_takes_anything_off_the_queue(
+    tiers: Apart, postgres: PostgresServer
+) -> None:
+    engine = await tiers.open(proxied=False)
+    session = await make(engine)
+    for warm in (f"sqlite://{tiers.home / 'forgotten.sqlite'}", postgres.fresh_url()):
+        with pytest.raises(ConfigurationError, match="another warm tier"):
+            await tiers.open(settings=replace(tiers.direct, warm=warm))
+    assert await put(engine, session, "flushed where all flush", expected=1) == 2
+    assert not await sound(engine)

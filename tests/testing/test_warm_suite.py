@@ -287,6 +287,13 @@ def _stub(connection: apsw.Connection, *, session: str, key: str) -> None:
     connection.execute("UPDATE session SET archive = ? WHERE id = ? AND archive IS NULL", (key, session))
 
 
+class NamesItselfAnew(SqliteWarmStore):
+    """Another name for each who opens it."""
+
+    async def identity(self) -> str:
+        return f"{await super().identity()} {id(self)}"
+
+
 class RestoresAnyArchive(SqliteWarmStore):
     """Asks not which object a stub is of."""
 
@@ -374,6 +381,7 @@ class SendsLate(SqliteWarmStore):
         (ArchivesInTwoSteps, "test_making_a_stub_and_taking_it_back_are_one_step_each"),
         (RestoresAnything, "test_what_is_no_stub_takes_nothing_back"),
         (RestoresAnything, "test_of_a_stub_that_was_purged_nothing_is_taken_back"),
+        (NamesItselfAnew, "test_all_who_open_a_store_know_it_by_one_name"),
         (RestoresAnyArchive, "test_a_stub_of_another_object_takes_nothing_back"),
         (RestoresOverWhatCame, "test_what_came_to_a_stub_stays_when_it_is_restored"),
         (RestoresInTwoSteps, "test_making_a_stub_and_taking_it_back_are_one_step_each"),

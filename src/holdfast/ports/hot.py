@@ -210,6 +210,12 @@ class TieredHotStore(HotStore, Protocol):
             StoreUnavailableError: it cannot be told; ask again.
         """
 
+    @abstractmethod
+    async def bind(self, warm: str) -> str:
+        """Keep with the store which warm tier it is flushed to, by its ``identity``, unless that is kept already; the
+        one that is kept.
+        """
+
     @property
     @abstractmethod
     def durability(self) -> str:

@@ -183,6 +183,10 @@ class WarmStore(Protocol):
         """
 
     @abstractmethod
+    async def identity(self) -> str:
+        """A name of what is kept here: the same for all who open it, for as long as it is there, and nobody else's."""
+
+    @abstractmethod
     async def size(self) -> WarmSize:
         """How much is held. An estimate will do; it costs little."""
 

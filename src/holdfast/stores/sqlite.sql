@@ -83,6 +83,10 @@ CREATE TABLE IF NOT EXISTS epoch (
     instant   REAL    NOT NULL
 ) STRICT, WITHOUT ROWID;
 
+CREATE TABLE IF NOT EXISTS identity (       -- one row, made when it is first asked for
+    id        TEXT    PRIMARY KEY
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE IF NOT EXISTS revocation (
     no        INTEGER PRIMARY KEY AUTOINCREMENT,   -- grows with each change, also of a row that was there
     tenant    TEXT    NOT NULL,

@@ -54,6 +54,14 @@ class TieredHotStoreSuite(DeadLetterSuite):
         await asyncio.gather(*(one.head("s") for _ in range(50)))
         assert (one.generation, other.generation) == before
 
+    async def test_a_store_belongs_to_the_warm_tier_that_was_named_first(self, stores: Pair, connect: Connect) -> None:
+        one, other = stores
+        assert await one.bind("first") == "first"
+        assert await other.bind("second") == "first"
+        third = await opened(connect)
+        assert await third.bind("third") == "first"
+        await third.close()
+
     async def test_a_store_that_nobody_empties_is_whole(self, stores: Pair, connect: Connect) -> None:
         one, other = stores
         before = (one.generation, other.generation)

@@ -51,6 +51,12 @@ class WarmStoreSuite(StubSuite, RevocationSuite):
 
     # -- the log -----------------------------------------------------------------------------------------------------
 
+    async def test_all_who_open_a_store_know_it_by_one_name(self, stores: Pair) -> None:
+        one, other = stores
+        name = await one.identity()
+        assert name
+        assert [await store.identity() for store in (other, one)] == [name, name]
+
     async def test_of_a_session_that_is_not_there_there_is_nothing(self, stores: Pair) -> None:
         one, _ = stores
         assert await one.head("s") is None

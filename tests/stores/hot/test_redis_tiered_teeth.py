@@ -372,9 +372,18 @@ class HashesHashes(RedisHotStore):
     )
 
 
+class BelongsToTheLast(RedisHotStore):
+    """Keeps the warm tier that was named last."""
+
+    async def bind(self, warm: str) -> str:
+        await self._redis.ask(self.keys.root, b"HSET", self.keys.layout, b"warm", warm)
+        return warm
+
+
 @pytest.mark.parametrize(
     ("broken", "test"),
     [
+        (BelongsToTheLast, "test_a_store_belongs_to_the_warm_tier_that_was_named_first"),
         (AcknowledgesFirst, "test_r10_workers_that_die_between_claim_and_acknowledgement_lose_nothing"),
         (AcknowledgesFirst, "test_what_is_queued_stays_until_it_is_acknowledged"),
         (CutsTheQueueShort, "test_beyond_the_bound_writes_are_refused_and_nothing_is_dropped"),

@@ -381,6 +381,12 @@ class RedisHotStore(RedisQueue, TieredHotStore):
         self._redis.generation += 1
         return False
 
+    async def bind(self, warm: str) -> str:
+        with self._open:
+            await self._redis.ask(self.keys.root, b"HSETNX", self.keys.layout, b"warm", warm)
+            bound: bytes = await self._redis.ask(self.keys.root, b"HGET", self.keys.layout, b"warm")
+        return bound.decode()
+
     async def evict(self, session: str, *, step: int, now: datetime, force: bool = False) -> bool:
         keys, partition = self.keys.session(session), self.keys.partition(session.encode())
         names = (keys.session, keys.log, partition.due, partition.moved, partition.evicted, partition.lately)

@@ -28,7 +28,8 @@ and put together. Of one owner's sessions, which lie in many partitions, the own
   emptied since.
 * ``{h:p}:o:`` with tenant and owner (MessagePack): hash, the owner's sessions and the token each is counted by.
 * ``{h:p}:v:token``: that token counts no more; the only key that expires, after an hour.
-* ``{h}:layout`` hash: the format, the number of partitions, and a mark as of a partition.
+* ``{h}:layout`` hash: the format, the number of partitions, a mark as of a partition, and ``warm``, the name of the
+  warm tier that it is flushed to.
 * ``{h}:epochs`` hash: the first instant of each boot, and the latest of them.
 """
 

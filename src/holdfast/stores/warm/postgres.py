@@ -72,6 +72,7 @@ _DEFER = "UPDATE {schema}.session SET due = $3 WHERE id = $1 AND step = $2"
 _SNAPSHOT = "SELECT {schema}.keep_items($1, $2, $3)"
 _ITEMS = "SELECT step, items FROM {schema}.snapshot WHERE session = $1"
 _ARCHIVE = "SELECT {schema}.archive($1, $2, $3)"
+_IDENTITY = "SELECT id FROM {schema}.identity"
 _RESTORE = "SELECT {schema}.restore($1, $2, $3, $4, $5, $6)"
 # Many sessions are counted by what the server remembers of the last time it looked through them.
 _SIZE = """
@@ -220,6 +221,9 @@ class PostgresWarmStore(WarmStore):
         except RaisedError:
             raise AlreadyExistsError(f"another entry at a step of session {session}") from None
 
+    async def identity(self) -> str:
+        return of_text((await self._pool.fetch(self._sql[_IDENTITY]))[0][0])
+
     async def size(self) -> WarmSize:
         return WarmSize(*(await self._pool.fetch(self._sql[_SIZE]))[0])
 
@@ -290,6 +294,7 @@ _STATEMENTS = (
     _DUE,
     _DEFER,
     _SNAPSHOT,
+    _IDENTITY,
     _ITEMS,
     _ARCHIVE,
     _RESTORE,

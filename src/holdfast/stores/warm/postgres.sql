@@ -73,6 +73,11 @@ CREATE TABLE {schema}.audit (
 CREATE INDEX audit_tenant ON {schema}.audit (tenant, chain, seq);
 CREATE INDEX audit_session ON {schema}.audit (session, chain, seq) WHERE session <> '';
 
+CREATE TABLE {schema}.identity (                    -- one row: a name of what these tables hold
+    id        text COLLATE "C" PRIMARY KEY
+);
+INSERT INTO {schema}.identity (id) VALUES (gen_random_uuid()::text);
+
 CREATE TABLE {schema}.audit_chain (                 -- where each chain ends, apart from its lines: a truncation shows
     chain     text COLLATE "C" PRIMARY KEY,
     seq       bigint           NOT NULL,

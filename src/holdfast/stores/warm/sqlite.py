@@ -55,6 +55,7 @@ _OPEN = "SELECT no, snapped FROM session WHERE id = ? AND archive IS NULL AND NO
 _STUB = "SELECT no FROM session WHERE id = ? AND archive = ?"
 _ARCHIVED = "SELECT 1 FROM session WHERE id = ? AND step = ? AND archive = ?"
 _SNAPPED = "SELECT snapped FROM session WHERE id = ? AND NOT purged"
+_NAME = "INSERT INTO identity SELECT hex(randomblob(16)) WHERE NOT EXISTS (SELECT * FROM identity)"
 _SIZE = """
     SELECT
         (SELECT count(*) FROM session),
@@ -191,6 +192,15 @@ class SqliteWarmStore(WarmStore):
             connection.execute("UPDATE session SET archive = NULL WHERE no = ?", (number,))
 
         await self._file.write(job, lengthy=True)
+
+    async def identity(self) -> str:
+        def job(connection: apsw.Connection) -> str:
+            connection.execute(
+                "INSERT INTO identity SELECT hex(randomblob(16)) WHERE NOT EXISTS (SELECT * FROM identity)"
+            )
+            return str(connection.execute("SELECT id FROM identity").get)
+
+        return await self._file.write(job)
 
     async def size(self) -> WarmSize:
         with self._file.mapped():
