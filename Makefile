@@ -80,8 +80,10 @@ histories: $(STAMP) ## long: 500 histories of several servers, 1,000 races, 100,
 tiers: $(STAMP) ## long: tiers that are apart, killed, stopped and cut: 1,000 kills a mode, 10 minutes without PostgreSQL
 	$(LONG) CI= HOLDFAST_TEST_TIER_KILLS=1000 HOLDFAST_TEST_READS=100000 HOLDFAST_TEST_HOT_CUTS=100 \
 		HOLDFAST_TEST_WARM_GONE=600 HOLDFAST_TEST_WARM_FLAPS=30 HOLDFAST_TEST_PAUSE=60 HOLDFAST_TEST_ARCHIVES=1000 \
+		HOLDFAST_TEST_LOST_REPLIES=10000 HOLDFAST_TEST_REDIS_KILLS=1000 \
 		$(BIN)/python -m pytest -n $(WORKERS) -rP tests/faults/test_r01_tiers.py tests/faults/test_r09_reads.py \
 		tests/faults/test_r11_hot_gone.py tests/faults/test_r12_warm_gone.py tests/faults/test_f17_pause.py \
+		tests/faults/test_f03_redis_kill.py tests/faults/test_f06_redis_lost_replies.py \
 		tests/engine/test_archiving.py $(ARGS)
 
 load: $(STAMP) ## long: 1,000 sessions on four replicas for five minutes, and the same with one killed every 20 s
