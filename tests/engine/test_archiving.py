@@ -193,8 +193,7 @@ async def test_r15_a_store_that_fails_at_any_step_leaves_the_session_whole(verb:
     print(f"R15 {verb}: failed at {failed} steps of {sorted(steps)}")
     assert done
     if verb != "suspend":
-        assert {"before cold.get", "after cold.get"} <= steps
-        assert {f"after warm.{verb}", f"before warm.{verb}"} & steps  # the audit's own writes may take the place of one
+        assert {"before cold.get", "after cold.get", f"before warm.{verb}", f"after warm.{verb}"} <= steps
 
 
 class Between(Around):

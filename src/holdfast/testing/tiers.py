@@ -9,6 +9,7 @@ import asyncio
 import contextlib
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -119,9 +120,16 @@ def stepping(passed: Callable[[str], None]) -> contextlib.AbstractContextManager
     return around(lambda store, tier: Stepping(store, tier, passed))
 
 
+_COUNTED: ContextVar[list[str] | None] = ContextVar("counted", default=None)
+"""The steps that what runs here is counted among."""
+
+
 class Tripping:
     """Fails at the k-th step after it was armed, as a store does that does not answer: before a call, which then was
     not made, or after it, so that nobody learns what came of it.
+
+    Only what is done for whoever armed it counts, in its task or in one begun from there: what engines do meanwhile of
+    their own accord, such as to flush or to write the trail, would come at another step each time.
 
     Attributes:
         steps: those passed since it was armed, in order.
@@ -134,10 +142,11 @@ class Tripping:
     def arm(self, nth: int | None) -> None:
         """Count from now on; None: and never fail."""
         self._nth, self.steps = nth, []
+        _COUNTED.set(self.steps)
 
     def passed(self, step: str) -> None:
         tier = step.split()[1].partition(".")[0]
-        if tier not in self.tiers:
+        if tier not in self.tiers or _COUNTED.get() is not self.steps:
             return
         self.steps.append(step)
         if self._nth is not None and len(self.steps) == self._nth:
