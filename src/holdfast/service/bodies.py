@@ -25,6 +25,9 @@ from holdfast.service.route import fields
 
 T = TypeVar("T")
 
+Body = bytes | bytearray
+"""A request's body. One that came in pieces stays in what it was gathered in: as bytes it would be there twice."""
+
 JSON = "application/json"
 
 AROUND = 16
@@ -80,7 +83,7 @@ _STEPS = re.compile(r"\.([^.\[]+)|(\[[^\]]*\])")
 _well_formed = msgspec.json.Decoder(msgspec.Raw).decode
 
 
-async def read(request: Request, most: int) -> bytes:
+async def read(request: Request, most: int) -> Body:
     """The body of a request, of at most ``most`` bytes; ``b""`` where there is none.
 
     Raises:
@@ -95,7 +98,7 @@ async def read(request: Request, most: int) -> bytes:
             raise InvalidRequestError("Content-Length is not a number")
         if len(length) > 18 or int(length) > most:
             raise RequestTooLargeError("body", most)
-    body: bytes | bytearray = b""
+    body: Body = b""
     more = True
     while more:
         message = await request.receive()
@@ -107,7 +110,7 @@ async def read(request: Request, most: int) -> bytes:
         if more and not body:  # grows in place; a list of pieces, joined at the end, leaves holes where they were
             body = bytearray()
         body += part
-    return bytes(body)
+    return body
 
 
 def media(request: Request, allowed: Sequence[str]) -> str:
@@ -130,7 +133,7 @@ def media(request: Request, allowed: Sequence[str]) -> str:
     return kind
 
 
-def decode(data: bytes, type: type[T], *, depth: int = DEPTH, room: int = ROOM) -> T:
+def decode(data: Body, type: type[T], *, depth: int = DEPTH, room: int = ROOM) -> T:
     """JSON as a value of a type.
 
     Args:
@@ -207,7 +210,7 @@ def _decoder(type: Hashable) -> msgspec.json.Decoder[Any]:
     return msgspec.json.Decoder(cast(Any, type))
 
 
-def _check_small(data: bytes, depth: int) -> None:
+def _check_small(data: Body, depth: int) -> None:
     """Raise for a name twice in one object, for too deep and for numbers; by the decoder of the standard library."""
     _check_numbers(data)
     value = _decode_once(data.decode())
@@ -243,7 +246,7 @@ def _is_shallow(value: Any, depth: int) -> bool:
     return False
 
 
-def _check_large(data: bytes, depth: int, room: int) -> None:
+def _check_large(data: Body, depth: int, room: int) -> None:
     """Raise for what ``_check_small`` raises for, and for too much; builds only the names of objects that are open.
 
     A value follows each comma and each opening bracket but that of an empty container.
@@ -286,7 +289,7 @@ def _check_large(data: bytes, depth: int, room: int) -> None:
     _check_numbers(data)
 
 
-def _width(data: bytes, start: int, end: int) -> int:
+def _width(data: Body, start: int, end: int) -> int:
     """Bytes a string takes once decoded: all its characters take as much as the widest. Escapes count as written."""
     if _TWO_BYTES.search(data, start, end) is None:
         return end - start
@@ -295,7 +298,7 @@ def _width(data: bytes, start: int, end: int) -> int:
     return widest * sum(len(window.translate(None, _CONTINUATION)) for window in windows)
 
 
-def _check_numbers(data: bytes) -> None:
+def _check_numbers(data: Body) -> None:
     """Raise for a number that not every reader keeps. Looks for a sign of one first, which takes 1 ns a byte."""
     for start in range(0, len(data), _WINDOW):
         alike = data[start : start + _WINDOW + len(_MANY_DIGITS)].translate(_ALIKE)
@@ -324,7 +327,7 @@ def _twice(name: str) -> InvalidRequestError:
     return InvalidRequestError(f"the name {shown!r} is there twice in one object")
 
 
-def _malformed(data: bytes, said: str) -> str:
+def _malformed(data: Body, said: str) -> str:
     if data.startswith((codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "the body begins with a byte order mark; send plain UTF-8"
     at = _AT.search(said)

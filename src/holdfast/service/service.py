@@ -62,7 +62,7 @@ class Service:
         """The JSON body of a request as a value of a type, within the settings' bounds; see ``bodies.take``."""
         return await bodies.take(request, type, self.body_bytes, default=default, depth=self.depth)
 
-    def decode(self, data: bytes, type: type[T]) -> T:
+    def decode(self, data: bodies.Body, type: type[T]) -> T:
         """JSON as a value of a type, within the settings' bounds; see ``bodies.decode``."""
         return bodies.decode(data, type, depth=self.depth, room=self.room)
 
