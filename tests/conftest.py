@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import AsyncExitStack
@@ -27,6 +28,9 @@ OpenEngine = Callable[..., Awaitable[Engine]]
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 # httpx2 looks for it in every folder at each request to an application in this process, and it is not there.
 sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]
+# Where tests run in the background of a shell, SIGINT is ignored, and every child would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ONCE_A_FILE = 'scope="module"'
 """What stands in a file whose fixtures are made once for all its tests: they go to one worker together."""

@@ -137,9 +137,10 @@ class RedisServer:
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
 
-    def say(self, *words: str) -> bytes:
+    def say(self, *words: str | bytes) -> bytes:
         """Send one command and give what comes back, as it stands on the wire."""
-        command = b"*%d\r\n" % len(words) + b"".join(b"$%d\r\n%s\r\n" % (len(w), w) for w in map(str.encode, words))
+        said = [word.encode() if isinstance(word, str) else word for word in words]
+        command = b"*%d\r\n" % len(said) + b"".join(b"$%d\r\n%s\r\n" % (len(word), word) for word in said)
         with socket.create_connection(self.address, timeout=5) as connection:
             connection.sendall(command)
             return connection.recv(65_536)

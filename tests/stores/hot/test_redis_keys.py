@@ -296,7 +296,7 @@ async def test_writes_go_on_while_a_slot_moves_to_another_server(cluster: list[R
     there = (here + 1) % len(cluster)
     cluster[there].say("CLUSTER", "SETSLOT", slot, "IMPORTING", ids[here])
     cluster[here].say("CLUSTER", "SETSLOT", slot, "MIGRATING", ids[there])
-    names = cluster[here].say("CLUSTER", "GETKEYSINSLOT", slot, "100").decode().split("\r\n")[2::2]
+    names = cluster[here].say("CLUSTER", "GETKEYSINSLOT", slot, "100").split(b"\r\n")[2::2]
     port = str(cluster[there].port)
     cluster[here].say("MIGRATE", "127.0.0.1", port, "", "0", "5000", "KEYS", *names)
     assert await store.head("s") is not None  # ASK
