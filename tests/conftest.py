@@ -21,6 +21,7 @@ from holdfast.testing.clock import ManualClock
 from holdfast.testing.objects import ObjectServer, give_credentials, object_server
 from holdfast.testing.postgres import PostgresServer, postgres_server
 from holdfast.testing.servers import RedisServer, redis_server
+from holdfast.testing.tiers import Apart
 
 OpenEngine = Callable[..., Awaitable[Engine]]
 
@@ -139,6 +140,13 @@ def redis(redis_of_worker: RedisServer) -> RedisServer:
     redis_of_worker.go_on()
     assert redis_of_worker.say("FLUSHALL") == b"+OK\r\n"
     return redis_of_worker
+
+
+@pytest.fixture
+async def tiers(tmp_path: Path, redis: RedisServer, postgres: PostgresServer) -> AsyncIterator[Apart]:
+    """Tiers that nobody has used, on the two servers."""
+    async with Apart.on(tmp_path / "home", redis, postgres) as tiers:
+        yield tiers
 
 
 @pytest.fixture(scope="session")

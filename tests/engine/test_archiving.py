@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -197,11 +198,13 @@ async def test_r15_a_store_that_fails_at_any_step_leaves_the_session_whole(verb:
 
 
 class Between(Around):
-    """After so many calls of one verb something else happens, once, before whoever called goes on."""
+    """At the n-th call of one verb something else happens, once, before whoever called goes on; or before the call."""
 
-    def __init__(self, store: Any, verb: str, nth: int, happens: Callable[[], Awaitable[None]]) -> None:
+    def __init__(
+        self, store: Any, verb: str, nth: int, happens: Callable[[], Awaitable[None]], *, before: bool = False
+    ) -> None:
         super().__init__(store)
-        self._verb, self._left, self._happens = verb, nth, happens
+        self._verb, self._left, self._happens, self._before = verb, nth, happens, before
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._store, name)
@@ -209,13 +212,24 @@ class Between(Around):
             return method
 
         async def call(*given: Any, **more: Any) -> Any:
+            if self._before and self._is_it():
+                await self._happens()
             answer = await method(*given, **more)
-            self._left -= 1
-            if self._left == 0:
+            if not self._before and self._is_it():
                 await self._happens()
             return answer
 
         return call
+
+    def _is_it(self) -> bool:
+        self._left -= 1
+        return self._left == 0
+
+
+async def anew(engine: Engine, session: str) -> None:
+    """Somebody writes to a session in the cold tier, which then goes there again."""
+    await put(engine, session, "later", expected=11)
+    await engine.archive(session, ANA)
 
 
 @pytest.mark.parametrize("nth", [1, 2, 3])
@@ -225,11 +239,7 @@ async def test_r15_an_archive_that_is_restored_and_made_anew_while_it_is_read_is
     async with opening() as engine:
         session = await make(engine, 10)
         await engine.archive(session, ANA)
-
-        async def meanwhile() -> None:
-            await put(engine, session, "later", expected=11)
-            await engine.archive(session, ANA)
-
+        meanwhile = partial(anew, engine, session)
         with around(lambda store, tier: Between(store, "get", nth, meanwhile) if tier == "cold" else store):
             async with opening() as slow:
                 assert (await slow.read(session, ANA)).header.version == 12
@@ -371,31 +381,14 @@ async def test_while_the_cold_tier_is_gone_only_what_is_archived_is(opening: Ope
         assert (await engine.read(session, ANA)).header.version == 11
 
 
-class Late(Around):
-    """A warm store to which a restore comes late: something happens right before."""
-
-    def __init__(self, store: Any, happens: Callable[[], Awaitable[None]]) -> None:
-        super().__init__(store)
-        self._warm = store
-        self._happens: Callable[[], Awaitable[None]] | None = happens
-
-    async def restore(self, *given: Any, **named: Any) -> None:
-        happens, self._happens = self._happens, None
-        if happens is not None:
-            await happens()
-        await self._warm.restore(*given, **named)
-
-
 async def test_an_archive_that_was_read_is_not_restored_over_a_newer_one(opening: Open) -> None:
     async with opening() as engine:
         session = await make(engine, 10)
         await engine.archive(session, ANA)
-
-        async def meanwhile() -> None:
-            await put(engine, session, "later", expected=11)
-            await engine.archive(session, ANA)
-
-        with around(lambda store, tier: Late(store, meanwhile) if tier == "warm" else store):
+        meanwhile = partial(anew, engine, session)
+        with around(
+            lambda store, tier: Between(store, "restore", 1, meanwhile, before=True) if tier == "warm" else store
+        ):
             async with opening() as slow:
                 assert (await slow.read(session, ANA)).header.version == 12
         async with opening() as third:

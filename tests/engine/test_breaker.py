@@ -134,6 +134,16 @@ async def failing(hot: Any, store: Store, count: int = THRESHOLD) -> None:
             await hot.head("s")
 
 
+async def probing(hot: Any, store: Store, clock: Hand) -> tuple[asyncio.Task[Any], asyncio.Event]:
+    """A probe under way, and what the store's answer to it waits for."""
+    await failing(hot, store)
+    store.error, store.waiting = None, asyncio.Event()
+    clock.now += COOLDOWN
+    probe = asyncio.create_task(hot.head("s"))
+    await asyncio.sleep(0)
+    return probe, store.waiting
+
+
 async def refused(hot: Any) -> StoreDownError:
     """A call that is refused at once."""
     with pytest.raises(StoreDownError) as caught:
@@ -256,16 +266,12 @@ async def test_each_probe_that_fails_doubles_the_rest_up_to_a_bound(
 async def test_while_a_probe_is_under_way_the_others_are_refused(
     hot: Any, store: Store, clock: Hand, watcher: Watcher
 ) -> None:
-    await failing(hot, store)
-    store.error, store.waiting = None, asyncio.Event()
-    clock.now += COOLDOWN
-    probe = asyncio.ensure_future(hot.head("s"))
-    await asyncio.sleep(0)
+    probe, waiting = await probing(hot, store, clock)
     asked = len(store.asked)
     for _ in range(10):
         assert 0 < (await refused(hot)).retry_after <= COOLDOWN
     assert len(store.asked) == asked
-    store.waiting.set()
+    waiting.set()
     assert await probe == "s"
     assert await hot.head("s") == "s"
 
@@ -285,11 +291,7 @@ async def test_a_probe_that_is_refused_closes_it_too(
 async def test_a_probe_whose_caller_is_cancelled_leaves_its_place_to_the_next(
     hot: Any, store: Store, clock: Hand, watcher: Watcher
 ) -> None:
-    await failing(hot, store)
-    store.error, store.waiting = None, asyncio.Event()
-    clock.now += COOLDOWN
-    probe = asyncio.ensure_future(hot.head("s"))
-    await asyncio.sleep(0)
+    probe, _ = await probing(hot, store, clock)
     probe.cancel()
     with pytest.raises(asyncio.CancelledError):
         await probe
@@ -537,7 +539,7 @@ class Seen:
 @pytest.fixture
 async def proxy(redis: RedisServer) -> AsyncIterator[Counting]:
     async with Counting(*redis.address).listening() as proxy:
-        yield cast(Counting, proxy)
+        yield proxy
 
 
 async def outage(proxy: Counting, fault: str, make: type[Breaker], lasts: float = 1.2) -> Seen:

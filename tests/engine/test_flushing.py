@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,12 +34,6 @@ from holdfast.testing.tiers import (
     sound,
     stepping,
 )
-
-
-@pytest.fixture
-async def tiers(tmp_path: Path, redis: RedisServer, postgres: PostgresServer) -> AsyncIterator[Apart]:
-    async with Apart.on(tmp_path / "home", redis, postgres) as tiers:
-        yield tiers
 
 
 async def waiting(engine: Engine) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,23 +10,9 @@ from msgspec.structs import replace
 from holdfast.engine.engine import Engine
 from holdfast.errors import PermissionDeniedError
 from holdfast.model.access import Principal
-from holdfast.testing.postgres import PostgresServer
-from holdfast.testing.servers import RedisServer, redis_server
 from holdfast.testing.tiers import ANA, ROOT, Apart, Idle, log, make, put, sound
 
 OPERATOR = Principal("olga", roles=frozenset({"operator"}))
-
-
-@pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    with redis_server(tmp_path / "redis") as server:
-        yield server
-
-
-@pytest.fixture
-async def tiers(tmp_path: Path, redis: RedisServer, postgres: PostgresServer) -> AsyncIterator[Apart]:
-    async with Apart.on(tmp_path / "home", redis, postgres) as tiers:
-        yield tiers
 
 
 async def repaired(engine: Engine, session: str | None = None) -> dict[str, tuple[str, ...]]:

@@ -6,14 +6,11 @@ A killed process leaves its writes in the page cache, so that ``synchronous=OFF`
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from holdfast.testing.killing import Tally
+from holdfast.testing.killing import Tally, run_parents
 
 pytestmark = pytest.mark.no_cover  # repeats what others measure once
 
@@ -24,25 +21,9 @@ WORKERS = 2
 
 def kill(parent: str, folder: Path, cycles: int, *more: str) -> Tally:
     """Share some cycles between parents that run at the same time, each with its own store and seed."""
-    share = -(-cycles // WORKERS)
-    command = [sys.executable, str(Path(__file__).with_name(parent))]
-    parents = [
-        subprocess.Popen(
-            [*command, str(folder / f"{number}"), str(share), str(SEED + 1_000_000 * number), *more],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(WORKERS)
-    ]
-    whole = Tally(SEED)
-    for parent_ in parents:
-        out, _ = parent_.communicate()
-        assert parent_.returncode == 0
-        whole.add(msgspec.json.decode(out.splitlines()[-1], type=Tally))
-    steps = " ".join(f"[{step}]={count}" for step, count in sorted(whole.steps.items()))
-    counts = f"cycles={whole.cycles} missed={whole.missed} acks={whole.reports} findings={len(whole.findings)}"
-    print(f"F01 {parent} {more} seed={SEED} {counts} {steps}")
-    return whole
+    tally = run_parents(Path(__file__).with_name(parent), folder, cycles=cycles, seed=SEED, more=[more] * WORKERS)
+    print(f"F01 {parent} {more} {tally.counts}")
+    return tally
 
 
 def test_f01_r01_r03_no_acknowledged_write_is_lost_or_halved_by_kill_9(tmp_path: Path) -> None:

@@ -6,23 +6,13 @@ was written to before anybody could see it, both are kept.
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 
 from holdfast.engine.engine import Engine
 from holdfast.engine.rehydrating import Rehydrating
 from holdfast.errors import HoldfastError, PermissionDeniedError, TierBehindError
-from holdfast.testing.postgres import PostgresServer
-from holdfast.testing.servers import RedisServer
 from holdfast.testing.tiers import ANA, ROOT, Apart, eventually, flushed, log, make, put, sound
-
-
-@pytest.fixture
-async def tiers(tmp_path: Path, redis: RedisServer, postgres: PostgresServer) -> AsyncIterator[Apart]:
-    async with Apart.on(tmp_path / "home", redis, postgres) as tiers:
-        yield tiers
 
 
 class Past:

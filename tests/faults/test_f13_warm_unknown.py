@@ -11,11 +11,10 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 from random import Random
 from typing import ClassVar
-from urllib.parse import urlsplit
 
 import pytest
 from msgspec.structs import replace
@@ -137,9 +136,15 @@ async def test_each_acknowledged_append_has_been_flushed(server: PostgresServer)
 # -- replies that are lost ---------------------------------------------------------------------------------------------
 
 
-def through(server: PostgresServer, proxy: Proxy) -> str:
-    parts = urlsplit(server.url)
-    return server.url.replace(f":{parts.port}/", f":{proxy.port}/")
+@contextlib.asynccontextmanager
+async def proxied(
+    server: PostgresServer, kind: type[PostgresWarmStore] = PostgresWarmStore
+) -> AsyncIterator[tuple[PostgresWarmStore, Proxy]]:
+    """A store on tables that nobody has used, and the proxy before its server."""
+    async with Proxy("127.0.0.1", server.port).listening() as proxy:
+        store = await kind.open(server.fresh_url().replace(f":{server.port}/", f":{proxy.port}/"))
+        yield store, proxy
+        await store.close()
 
 
 def done(piece: bytes) -> bool:
@@ -172,32 +177,21 @@ async def appended_with_lost_replies(store: WarmStore, proxy: Proxy, rounds: int
 async def test_f13_an_append_whose_reply_is_lost_is_unknown_and_sent_again_has_one_effect(
     postgres: PostgresServer,
 ) -> None:
-    proxy = Proxy("127.0.0.1", postgres.port)
-    async with proxy.listening():
-        url = f"{through(postgres, proxy)}?{postgres.fresh_url().partition('?')[2]}"
-        store = await PostgresWarmStore.open(url)
+    async with proxied(postgres) as (store, proxy):
         await appended_with_lost_replies(store, proxy, 30)
         assert proxy.lost == 30
         assert await store.entries("s", after=0, limit=99) == log("s", 1, 30)
         assert await store.head("s") == head_at("s", 30)
-        await store.close()
 
 
 async def test_f13_a_store_that_appends_again_is_noticed(postgres: PostgresServer) -> None:
-    proxy = Proxy("127.0.0.1", postgres.port)
-    async with proxy.listening():
-        url = f"{through(postgres, proxy)}?{postgres.fresh_url().partition('?')[2]}"
-        store = await AppendsAgain.open(url)
+    async with proxied(postgres, AppendsAgain) as (store, proxy):
         await appended_with_lost_replies(store, proxy, 1)
         assert len(await store.entries("s", after=0, limit=99)) == 2
-        await store.close()
 
 
 async def test_f13_other_writes_whose_reply_is_lost_have_one_effect_too(postgres: PostgresServer) -> None:
-    proxy = Proxy("127.0.0.1", postgres.port)
-    async with proxy.listening():
-        url = f"{through(postgres, proxy)}?{postgres.fresh_url().partition('?')[2]}"
-        store = await PostgresWarmStore.open(url)
+    async with proxied(postgres) as (store, proxy):
         await store.append(head_at("s", 2, key=b"old"), log("s", 1, 2))
         proxy.drop = lambda piece: b"UPDATE 1\0" in piece
         with pytest.raises(StoreUnavailableError):
@@ -217,7 +211,6 @@ async def test_f13_other_writes_whose_reply_is_lost_have_one_effect_too(postgres
         proxy.drop = lambda piece: False
         await store.purge("s")
         assert (await store.head("s")) == head_at("s", 2, key=None)
-        await store.close()
 
 
 class ForgetsItsStubs(PostgresWarmStore):
@@ -255,23 +248,17 @@ async def moved_with_lost_replies(store: WarmStore, proxy: Proxy) -> None:
     assert (await store.revoked(after=0, now=NOW))[0] == [made]
 
 
-@pytest.mark.parametrize("store", [PostgresWarmStore, ForgetsItsStubs])
+@pytest.mark.parametrize("kind", [PostgresWarmStore, ForgetsItsStubs])
 async def test_f13_a_session_that_is_moved_with_lost_replies_is_moved_once(
-    postgres: PostgresServer, store: type[PostgresWarmStore]
+    postgres: PostgresServer, kind: type[PostgresWarmStore]
 ) -> None:
-    proxy = Proxy("127.0.0.1", postgres.port)
-    async with proxy.listening():
-        opened = await store.open(f"{through(postgres, proxy)}?{postgres.fresh_url().partition('?')[2]}")
-        with contextlib.nullcontext() if store is PostgresWarmStore else pytest.raises(AssertionError):
-            await moved_with_lost_replies(opened, proxy)
-        await opened.close()
+    async with proxied(postgres, kind) as (store, proxy):
+        with contextlib.nullcontext() if kind is PostgresWarmStore else pytest.raises(AssertionError):
+            await moved_with_lost_replies(store, proxy)
 
 
 async def test_f12_a_connection_that_is_cut_again_and_again_loses_nothing(postgres: PostgresServer) -> None:
-    proxy = Proxy("127.0.0.1", postgres.port)
-    async with proxy.listening():
-        url = f"{through(postgres, proxy)}?{postgres.fresh_url().partition('?')[2]}"
-        store = await PostgresWarmStore.open(url)
+    async with proxied(postgres) as (store, proxy):
         acknowledged, over, chance = Acknowledged(), asyncio.Event(), Random(2)
         appending = asyncio.create_task(acknowledged.append_until(store, over))
         for _ in range(40):
@@ -281,7 +268,6 @@ async def test_f12_a_connection_that_is_cut_again_and_again_loses_nothing(postgr
         await appending
         assert acknowledged.unknown
         assert await acknowledged.lost(store) == []
-        await store.close()
 
 
 async def test_f13_a_batch_that_hangs_is_unknown_for_all_of_it_and_lands_once(

@@ -101,38 +101,37 @@ def to(method: str, does: Answer | Fault) -> Callable[[Asked], Answer | Fault | 
 # -- the store -------------------------------------------------------------------------------------------------------
 
 
-async def check_put(kind: type[ObjectColdStore], gateway: Gateway, fault: str) -> str:
-    """A put that fails says so in time, the loop goes on, and the same put succeeds afterwards."""
-    store, data = kind.open(url(gateway)), content()
-    gateway.rule = to("PUT", WRITES[fault])
+async def told(gateway: Gateway, does: Callable[[Asked], Answer | Fault | None], ask: Awaitable[object]) -> str:
+    """What is asked fails, says so in time, and other work goes on meanwhile; how long that took."""
+    gateway.rule = does
     begun = time.monotonic()
     async with going_on() as late:
         with pytest.raises(StoreUnavailableError):
-            await asyncio.wait_for(store.put("blobs/a", data), TOLD)
+            await asyncio.wait_for(ask, TOLD)
     took = time.monotonic() - begun
     gateway.heal()
+    assert percentile(late, 0.99) < STALL
+    return f"told after {took:.2f} s, p99 of a turn late {percentile(late, 0.99) * 1e3:.1f} ms"
+
+
+async def check_put(kind: type[ObjectColdStore], gateway: Gateway, fault: str) -> str:
+    """A put that fails says so in time, the loop goes on, and the same put succeeds afterwards."""
+    store, data = kind.open(url(gateway)), content()
+    figures = await told(gateway, to("PUT", WRITES[fault]), store.put("blobs/a", data))
     await store.put("blobs/a", data)
     assert await store.get("blobs/a") == data
     await store.close()
-    assert percentile(late, 0.99) < STALL
-    return f"told after {took:.2f} s, p99 of a turn late {percentile(late, 0.99) * 1e3:.1f} ms"
+    return figures
 
 
 async def check_get(kind: type[ObjectColdStore], gateway: Gateway, fault: str) -> str:
     """A get that fails says so in time, and is neither a part of the object nor its absence."""
     store, data = kind.open(url(gateway)), content()
     await store.put("blobs/a", data)
-    gateway.rule = to("GET", READS[fault])
-    begun = time.monotonic()
-    async with going_on() as late:
-        with pytest.raises(StoreUnavailableError):
-            await asyncio.wait_for(store.get("blobs/a"), TOLD)
-    took = time.monotonic() - begun
-    gateway.heal()
+    figures = await told(gateway, to("GET", READS[fault]), store.get("blobs/a"))
     assert await store.get("blobs/a") == data
     await store.close()
-    assert percentile(late, 0.99) < STALL
-    return f"told after {took:.2f} s, p99 of a turn late {percentile(late, 0.99) * 1e3:.1f} ms"
+    return figures
 
 
 async def check_read_back(kind: type[ObjectColdStore], gateway: Gateway, fault: Fault) -> None:

@@ -9,7 +9,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -17,17 +17,9 @@ import pytest
 
 from holdfast.engine.engine import Engine
 from holdfast.errors import LeaseHeldError
-from holdfast.testing.postgres import PostgresServer
-from holdfast.testing.servers import RedisServer
 from holdfast.testing.tiers import ANA, ROOT, Apart, log, make, put, sound
 
 PAUSE = float(os.environ.get("HOLDFAST_TEST_PAUSE", "1.5"))
-
-
-@pytest.fixture
-async def tiers(tmp_path: Path, redis: RedisServer, postgres: PostgresServer) -> AsyncIterator[Apart]:
-    async with Apart.on(tmp_path / "home", redis, postgres) as tiers:
-        yield tiers
 
 
 class Holder:

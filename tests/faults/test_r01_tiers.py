@@ -11,14 +11,11 @@ many cycles a mode has (200 in CI, 60 elsewhere; of F02 half as many).
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
-import msgspec
 import pytest
 
-from holdfast.testing.killing import Tally
+from holdfast.testing.killing import Tally, run_parents
 from holdfast.testing.postgres import PostgresServer
 from holdfast.testing.servers import needed
 
@@ -32,27 +29,10 @@ WORKERS = 2
 def kill(folder: Path, postgres: PostgresServer, mode: str, cycles: int, broken: str = "") -> Tally:
     """Share some cycles between parents that run at the same time, each with a Redis of its own."""
     needed("redis-server", "valkey-server")
-    share = -(-cycles // WORKERS)
-    parents = [
-        subprocess.Popen(
-            [
-                *(sys.executable, str(Path(__file__).with_name("kill_tiers.py")), str(folder / f"{number}"), mode),
-                *(postgres.fresh_url(), str(share), str(SEED + 1_000_000 * number), broken),
-            ],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for number in range(WORKERS)
-    ]
-    whole = Tally(SEED)
-    for parent in parents:
-        out, _ = parent.communicate()
-        assert parent.returncode == 0
-        whole.add(msgspec.json.decode(out.splitlines()[-1], type=Tally))
-    steps = " ".join(f"[{step}]={count}" for step, count in sorted(whole.steps.items()))
-    counts = f"cycles={whole.cycles} missed={whole.missed} acks={whole.reports} findings={len(whole.findings)}"
-    print(f"R01 {mode} {broken} seed={SEED} {counts} {steps}")
-    return whole
+    more = [(mode, postgres.fresh_url(), broken) for _ in range(WORKERS)]
+    tally = run_parents(Path(__file__).with_name("kill_tiers.py"), folder, cycles=cycles, seed=SEED, more=more)
+    print(f"R01 {mode} {broken} {tally.counts}")
+    return tally
 
 
 @pytest.mark.parametrize("mode", ["hot", "disk", "warm"])

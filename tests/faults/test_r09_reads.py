@@ -7,28 +7,16 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 from holdfast.engine.engine import Engine
 from holdfast.errors import HoldfastError, SessionBusyError
 from holdfast.testing.broken import Trusting
-from holdfast.testing.postgres import PostgresServer
-from holdfast.testing.servers import RedisServer
 from holdfast.testing.tiers import ANA, Apart, log, make, put, sound
 
 READS = int(os.environ.get("HOLDFAST_TEST_READS", "2000"))
 SEED = int(os.environ.get("HOLDFAST_TEST_SEED", "9"))
 SESSIONS, ENGINES = 6, 3
-
-
-@pytest.fixture
-async def tiers(tmp_path: Path, redis: RedisServer, postgres: PostgresServer) -> AsyncIterator[Apart]:
-    async with Apart.on(tmp_path / "home", redis, postgres) as tiers:
-        yield tiers
 
 
 class Tally:

@@ -9,7 +9,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import Awaitable
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,6 @@ SEED = int(os.environ.get("HOLDFAST_TEST_SEED", "11"))
 TOLD, BACK = 1.0, 5.0
 BUSY = 1.0
 """Seconds more that a machine may take which is busy with other tests; what was seen is printed."""
-
-
-@pytest.fixture
-async def tiers(tmp_path: Path, redis: RedisServer, postgres: PostgresServer) -> AsyncIterator[Apart]:
-    async with Apart.on(tmp_path / "home", redis, postgres) as tiers:
-        yield tiers
 
 
 async def timed(question: Awaitable[Any]) -> tuple[float, Any]:

@@ -18,8 +18,8 @@ from holdfast.engine.engine import Engine
 from holdfast.errors import FlushQueueFullError, StoreUnavailableError
 from holdfast.model.access import Role
 from holdfast.testing.postgres import PostgresServer, postgres_server
-from holdfast.testing.servers import RedisServer, redis_server
-from holdfast.testing.tiers import ANA, ROOT, Apart, Early, eventually, flushed, log, make, put, sound
+from holdfast.testing.servers import RedisServer
+from holdfast.testing.tiers import ANA, ROOT, Apart, Early, eventually, flushed, log, make, put, sound, waiting
 
 GONE = float(os.environ.get("HOLDFAST_TEST_WARM_GONE", "3"))
 FLAPS = int(os.environ.get("HOLDFAST_TEST_WARM_FLAPS", "3"))
@@ -35,12 +35,6 @@ def server() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture
-def redis(tmp_path: Path) -> Iterator[RedisServer]:
-    with redis_server(tmp_path / "redis") as one:
-        yield one
-
-
-@pytest.fixture
 async def tiers(tmp_path: Path, redis: RedisServer, server: PostgresServer) -> AsyncIterator[Apart]:
     async with Apart.on(tmp_path / "home", redis, server, query="partitions=1", flush_queue=BOUND) as tiers:
         yield tiers
@@ -49,11 +43,6 @@ async def tiers(tmp_path: Path, redis: RedisServer, server: PostgresServer) -> A
 def held() -> int:
     """Bytes of memory of this process."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
-
-
-async def queued(engine: Engine) -> int:
-    """Entries of the flush queue; ``engine.tiers`` would wait for the warm tier too."""
-    return (await engine._tiering._tiered.backlog()).entries  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])
@@ -80,7 +69,7 @@ async def test_r12_writes_go_on_to_the_bound_and_then_are_refused_and_nothing_is
                     await asyncio.sleep(0.005)
             if len(new) < 5:
                 new.append(await make(engine))
-            most = max(most, await queued(engine))
+            most = max(most, await waiting(engine))
         assert refused > 0, sessions
         assert most <= BOUND
         grown = held() - memory

@@ -1,4 +1,4 @@
-"""Processes that race on one file or database."""
+"""Processes that race on one file, database or bucket."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ import pytest
 def race() -> Callable[..., dict[str, Any]]:
     """Let processes of ``racing.py`` go at once; what each was told, by its name."""
 
-    def run(kind: str, path: Path | str, *, rounds: int, processes: int = 4) -> dict[str, Any]:
+    def run(kind: str, place: Path | str, *, rounds: int, processes: int = 4, broken: str = "") -> dict[str, Any]:
         script = str(Path(__file__).with_name("racing.py"))
         names = ["p" * (number + 1) for number in range(processes)]
         with contextlib.ExitStack() as stack:
             running = [
                 stack.enter_context(
                     subprocess.Popen(
-                        [sys.executable, script, kind, str(path), name, str(rounds)],
+                        [sys.executable, script, kind, place, broken, name, str(rounds)],
                         stdin=subprocess.PIPE,
                         stdout=subprocess.PIPE,
                         stderr=subprocess.PIPE,

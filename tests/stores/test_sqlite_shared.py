@@ -17,7 +17,7 @@ from holdfast.ports.warm import Query, Snapshot
 from holdfast.stores.hot.sqlite import SqliteHotStore
 from holdfast.stores.sqlite_rows import SCHEMA, UPGRADES, open_tables
 from holdfast.stores.warm.sqlite import SqliteWarmStore
-from holdfast.testing.handles import build
+from holdfast.testing.hot_handles import build
 from holdfast.testing.revocation import revocation
 from holdfast.testing.samples import NOW, content, entry_at, head_at, later, write_at
 from holdfast.testing.warm_handles import log, snapshot_at, snapshot_of

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from inspect import signature
-from typing import Any
+from functools import partial
 
 import obstore
 import pytest
@@ -15,6 +14,9 @@ from obstore.store import MemoryStore
 from holdfast.errors import AlreadyExistsError, HoldfastError, InvalidError
 from holdfast.stores.cold.objects import ObjectColdStore
 from holdfast.testing.cold import ColdStoreSuite
+from holdfast.testing.teeth import run
+
+VALUES = {"size": 20_000_001, "another": b"another", "key": "ü"}
 
 
 class Overwrites(ObjectColdStore):
@@ -191,17 +193,5 @@ class ClosesOnce(ObjectColdStore):
 )
 async def test_a_store_that_breaks_a_promise_fails_its_test(broken: type[ObjectColdStore], test: str) -> None:
     with pytest.raises((AssertionError, AttributeError, pytest.fail.Exception, HoldfastError)):
-        await run(broken, test)
-    await run(ObjectColdStore, test)
-
-
-async def run(store: type[ObjectColdStore], test: str) -> None:
-    """Run a test of the suite as pytest would, on the same memory for all its stores."""
-    method, memory = getattr(ColdStoreSuite(), test), MemoryStore()
-    wanted = signature(method).parameters
-    more = {"size": 20_000_001, "another": b"another", "key": "ü"}
-    given: dict[str, Any] = {name: value for name, value in more.items() if name in wanted}
-    if "connect" in wanted:
-        await method(connect=lambda: store(memory), **given)
-    else:
-        await method(stores=(store(memory), store(memory)), **given)
+        await run(ColdStoreSuite, test, VALUES, connect=partial(broken, MemoryStore()))
+    await run(ColdStoreSuite, test, VALUES, connect=partial(ObjectColdStore, MemoryStore()))

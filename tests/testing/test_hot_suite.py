@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import datetime
 from functools import partial
-from inspect import signature
 from pathlib import Path
-from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -19,6 +17,9 @@ from holdfast.model.lease import Lease
 from holdfast.model.session import SealedHead, SealedItem, Write
 from holdfast.stores.hot.sqlite import SqliteHotStore
 from holdfast.testing.hot import HotStoreSuite
+from holdfast.testing.teeth import run
+
+VALUES = {"step": 2}
 
 
 class FillsNoRoom(SqliteHotStore):
@@ -230,21 +231,5 @@ async def test_a_store_that_breaks_a_promise_fails_its_test(
     broken: type[SqliteHotStore], test: str, tmp_path: Path
 ) -> None:
     with pytest.raises((AssertionError, pytest.fail.Exception, HoldfastError)):
-        await run(broken, test, tmp_path / "broken.db")
-    await run(SqliteHotStore, test, tmp_path / "sound.db")
-
-
-async def run(store: type[SqliteHotStore], test: str, path: Path) -> None:
-    """Run a test of the suite as pytest would."""
-    method = getattr(HotStoreSuite(), test)
-    wanted = signature(method).parameters
-    given: dict[str, Any] = {"step": 2} if "step" in wanted else {}
-    if "connect" in wanted:
-        await method(connect=partial(store.open, path), **given)
-        return
-    pair = (store.open(path), store.open(path))
-    try:
-        await method(stores=pair, **given)
-    finally:
-        for handle in pair:
-            await handle.close()
+        await run(HotStoreSuite, test, VALUES, connect=partial(broken.open, tmp_path / "broken.db"))
+    await run(HotStoreSuite, test, VALUES, connect=partial(SqliteHotStore.open, tmp_path / "sound.db"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import partial
-from inspect import signature
 from pathlib import Path
 
 import apsw
@@ -14,6 +13,7 @@ from msgspec.structs import replace
 from holdfast.errors import HoldfastError
 from holdfast.model.revocation import Revocation
 from holdfast.stores.warm.sqlite import SqliteWarmStore
+from holdfast.testing.teeth import run
 from holdfast.testing.warm import WarmStoreSuite
 
 LONG_AGO = datetime(2000, 1, 1, tzinfo=UTC)
@@ -120,19 +120,5 @@ async def test_a_store_that_breaks_a_promise_fails_its_test(
     broken: type[SqliteWarmStore], test: str, tmp_path: Path
 ) -> None:
     with pytest.raises((AssertionError, HoldfastError)):
-        await run(broken, test, tmp_path / "broken.db")
-    await run(SqliteWarmStore, test, tmp_path / "sound.db")
-
-
-async def run(store: type[SqliteWarmStore], test: str, path: Path) -> None:
-    """Run a test of the suite as pytest would."""
-    method = getattr(WarmStoreSuite(), test)
-    if "connect" in signature(method).parameters:
-        await method(connect=partial(store.open, path))
-        return
-    pair = (store.open(path), store.open(path))
-    try:
-        await method(stores=pair)
-    finally:
-        for handle in pair:
-            await handle.close()
+        await run(WarmStoreSuite, test, connect=partial(broken.open, tmp_path / "broken.db"))
+    await run(WarmStoreSuite, test, connect=partial(SqliteWarmStore.open, tmp_path / "sound.db"))

@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
-from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +17,15 @@ from holdfast.errors import AlreadyExistsError, HoldfastError
 from holdfast.model.cursor import PageCursor
 from holdfast.model.entry import SealedEntry
 from holdfast.model.session import SealedHead
-from holdfast.ports.warm import AuditRow, Query, Snapshot, WarmSize
+from holdfast.ports.warm import AuditRow, Query, Snapshot, WarmSize, WarmStore
 from holdfast.stores.sqlite_rows import keep_items, keep_members
 from holdfast.stores.warm.sqlite import SqliteWarmStore
+from holdfast.testing import broken_warm
+from holdfast.testing.broken_warm import on
+from holdfast.testing.teeth import run
 from holdfast.testing.warm import WarmStoreSuite
+
+VALUES = {"at": 1, "limit": 3}
 
 
 class TakesTheOldestHead(SqliteWarmStore):
@@ -36,17 +40,6 @@ class TakesTheOldestHead(SqliteWarmStore):
                 "UPDATE session SET step = ?, sealed = ? WHERE id = ?", (head.step, head.sealed, head.id)
             )
         )
-
-
-class AppendsOneByOne(SqliteWarmStore):
-    """Keeps each entry in a transaction of its own."""
-
-    async def append(
-        self, head: SealedHead, entries: Sequence[SealedEntry], *, members: Sequence[str] | None = None
-    ) -> None:
-        for entry in entries:
-            await super().append(replace(head, step=0), [entry])
-        await super().append(head, [], members=members)
 
 
 class PassesConflictsOver(SqliteWarmStore):
@@ -79,20 +72,6 @@ class TakesLateMembers(SqliteWarmStore):
             await self._file.write(lambda connection: keep_members(connection, head, members))
 
 
-class SharesAcrossTenants(SqliteWarmStore):
-    """Asks whose member a principal of that name is, and not in which tenant."""
-
-    async def find(self, query: Query, *, after: PageCursor | None, limit: int) -> list[SealedHead]:
-        return await super().find(replace(query, tenant=None) if query.member else query, after=after, limit=limit)
-
-
-class FillsNoRoom(SqliteWarmStore):
-    """Reads as many entries as are asked for, however large."""
-
-    async def entries(self, session: str, *, after: int, limit: int, room: int | None = None) -> list[SealedEntry]:
-        return await super().entries(session, after=after, limit=limit)
-
-
 class CountsWhatIsGone(SqliteWarmStore):
     """Counts every session there ever was."""
 
@@ -111,14 +90,6 @@ class BringsKeysBack(SqliteWarmStore):
         await self._file.write(
             lambda connection: connection.execute("UPDATE session SET key = ? WHERE id = ?", (head.key, head.id))
         )
-
-
-class RewrapsWhateverIsThere(SqliteWarmStore):
-    """Does not look which key it replaces."""
-
-    async def rewrap(self, session: str, *, old: bytes, new: bytes | None) -> bool:
-        head = await self.head(session)
-        return head is not None and await super().rewrap(session, old=head.key or b"", new=new)
 
 
 class KeepsWhatIsLate(SqliteWarmStore):
@@ -146,16 +117,6 @@ class PurgesInTwoSteps(SqliteWarmStore):
 
 def _set_key(connection: apsw.Connection, *, row: tuple[Any, ...]) -> None:
     connection.execute("UPDATE session SET key = ?, due = ? WHERE id = ?", row)
-
-
-class LooksThenRecords(SqliteWarmStore):
-    """Looks where a chain ends, and appends a little later, whatever has come in between."""
-
-    async def record(self, rows: Sequence[AuditRow], *, end: bytes) -> bool:
-        ends = await self.chains()
-        follows = rows[0].seq == (ends[rows[0].chain].seq if rows[0].chain in ends else 0) + 1
-        await asyncio.sleep(0.005)
-        return follows and (await super().record(rows, end=end) or True)
 
 
 class RecordsEndsApart(SqliteWarmStore):
@@ -190,12 +151,6 @@ class ForgetsWhen(SqliteWarmStore):
 
     async def due(self, *, now: datetime, limit: int) -> list[str]:
         return sorted(await super().due(now=now, limit=limit))
-
-
-class DefersAnyStep(SqliteWarmStore):
-    async def defer(self, session: str, *, step: int, due: datetime | None) -> None:
-        head = await self.head(session)
-        await super().defer(session, step=step if head is None else head.step, due=due)
 
 
 class FindsAnybodysChange(SqliteWarmStore):
@@ -315,17 +270,6 @@ class RestoresOverWhatCame(SqliteWarmStore):
         await super().restore(session, entries, snapshot, key=key)
 
 
-class RestoresInTwoSteps(SqliteWarmStore):
-    """Takes back the half of the log, and the rest a little later."""
-
-    async def restore(self, session: str, entries: Sequence[SealedEntry], snapshot: Snapshot, *, key: str) -> None:
-        head = await self.head(session)
-        if head is not None and head.archive is not None:
-            await self.append(replace(head, step=0), entries[: len(entries) // 2])
-            await asyncio.sleep(0.005)
-        await super().restore(session, entries, snapshot, key=key)
-
-
 class CountsStubsApart(SqliteWarmStore):
     """Counts as sessions those that are no stubs."""
 
@@ -334,40 +278,30 @@ class CountsStubsApart(SqliteWarmStore):
         return replace(size, sessions=size.sessions - size.archived)
 
 
-class SendsLate(SqliteWarmStore):
-    """Has appends wait a moment before they are sent, and forgets them when it is closed."""
-
-    async def append(
-        self, head: SealedHead, entries: Sequence[SealedEntry], *, members: Sequence[str] | None = None
-    ) -> None:
-        await asyncio.sleep(0.01)
-        await super().append(head, entries, members=members)
-
-
 @pytest.mark.parametrize(
     ("broken", "test"),
     [
         (TakesTheOldestHead, "test_an_older_head_changes_nothing"),
         (TakesTheOldestHead, "test_entries_are_kept_in_any_order"),
-        (AppendsOneByOne, "test_another_entry_at_a_step_is_refused_and_nothing_of_the_call_is_kept"),
-        (AppendsOneByOne, "test_an_append_whose_caller_is_cancelled_is_awaited_to_its_outcome"),
+        (broken_warm.AppendsOneByOne, "test_another_entry_at_a_step_is_refused_and_nothing_of_the_call_is_kept"),
+        (broken_warm.AppendsOneByOne, "test_an_append_whose_caller_is_cancelled_is_awaited_to_its_outcome"),
         (PassesConflictsOver, "test_of_racing_entries_at_one_step_exactly_one_is_kept"),
         (PagesByTimeAlone, "test_pages_go_on_beyond_a_cursor_and_miss_none_of_one_creation_time"),
         (TakesLateMembers, "test_members_change_with_a_newer_head_and_no_other"),
-        (SharesAcrossTenants, "test_a_principal_s_sessions_are_its_own_and_those_it_is_a_member_of"),
-        (FillsNoRoom, "test_a_page_of_the_log_ends_with_the_entry_that_fills_its_room"),
+        (broken_warm.SharesAcrossTenants, "test_a_principal_s_sessions_are_its_own_and_those_it_is_a_member_of"),
+        (broken_warm.FillsNoRoom, "test_a_page_of_the_log_ends_with_the_entry_that_fills_its_room"),
         (CountsWhatIsGone, "test_sessions_under_way_are_counted_by_status_and_kind_over_all_tenants"),
         (BringsKeysBack, "test_the_data_key_is_kept_at_the_first_append_only"),
         (BringsKeysBack, "test_a_late_head_does_not_bring_back_a_key_that_was_replaced_or_destroyed"),
-        (RewrapsWhateverIsThere, "test_a_wrapped_key_is_replaced_if_it_is_still_the_old_one"),
+        (broken_warm.RewrapsWhateverIsThere, "test_a_wrapped_key_is_replaced_if_it_is_still_the_old_one"),
         (KeepsWhatIsLate, "test_of_what_comes_to_a_purged_session_only_the_hashes_are_kept"),
         (KeepsWhatIsLate, "test_a_purge_removes_the_content_and_leaves_head_and_headers"),
         (PurgesInTwoSteps, "test_a_purge_is_one_step"),
-        (LooksThenRecords, "test_of_racing_lines_exactly_one_is_appended_at_each_number"),
+        (broken_warm.LooksThenRecords, "test_of_racing_lines_exactly_one_is_appended_at_each_number"),
         (RecordsEndsApart, "test_a_chain_and_its_end_are_of_one_moment"),
         (TakesPartedHeads, "test_another_head_at_the_same_step_is_refused"),
         (ForgetsWhen, "test_sessions_come_when_they_are_due_the_longest_due_first"),
-        (DefersAnyStep, "test_a_session_is_deferred_if_it_still_stands_at_the_step"),
+        (broken_warm.DefersAnyStep, "test_a_session_is_deferred_if_it_still_stands_at_the_step"),
         (FindsAnybodysChange, "test_an_entry_is_found_by_its_change_id"),
         (TakesOldSnapshots, "test_an_older_snapshot_changes_nothing"),
         (TakesOldSnapshots, "test_of_racing_snapshots_the_newest_is_kept_whole"),
@@ -384,30 +318,14 @@ class SendsLate(SqliteWarmStore):
         (NamesItselfAnew, "test_all_who_open_a_store_know_it_by_one_name"),
         (RestoresAnyArchive, "test_a_stub_of_another_object_takes_nothing_back"),
         (RestoresOverWhatCame, "test_what_came_to_a_stub_stays_when_it_is_restored"),
-        (RestoresInTwoSteps, "test_making_a_stub_and_taking_it_back_are_one_step_each"),
+        (broken_warm.RestoresInTwoSteps, "test_making_a_stub_and_taking_it_back_are_one_step_each"),
         (CountsStubsApart, "test_how_much_is_held_is_known"),
-        (SendsLate, "test_closing_finishes_the_writes_already_sent"),
+        (broken_warm.SendsLate, "test_closing_finishes_the_writes_already_sent"),
     ],
 )
-async def test_a_store_that_breaks_a_promise_fails_its_test(
-    broken: type[SqliteWarmStore], test: str, tmp_path: Path
-) -> None:
+async def test_a_store_that_breaks_a_promise_fails_its_test(broken: type[WarmStore], test: str, tmp_path: Path) -> None:
     with pytest.raises((AssertionError, pytest.fail.Exception, HoldfastError)):
-        await run(broken, test, tmp_path / "broken.db")
-    await run(SqliteWarmStore, test, tmp_path / "sound.db")
-
-
-async def run(store: type[SqliteWarmStore], test: str, path: Path) -> None:
-    """Run a test of the suite as pytest would."""
-    method = getattr(WarmStoreSuite(), test)
-    wanted = signature(method).parameters
-    given: dict[str, Any] = {name: value for name, value in {"at": 1, "limit": 3}.items() if name in wanted}
-    if "connect" in wanted:
-        await method(connect=partial(store.open, path), **given)
-        return
-    pair = (store.open(path), store.open(path))
-    try:
-        await method(stores=pair, **given)
-    finally:
-        for handle in pair:
-            await handle.close()
+        await run(
+            WarmStoreSuite, test, VALUES, connect=partial(on(SqliteWarmStore, broken).open, tmp_path / "broken.db")
+        )
+    await run(WarmStoreSuite, test, VALUES, connect=partial(SqliteWarmStore.open, tmp_path / "sound.db"))

@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from datetime import datetime
 from functools import partial
-from inspect import signature
-from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
 from holdfast.drivers.postgres import Migration
 from holdfast.errors import HoldfastError
-from holdfast.model.cursor import PageCursor
 from holdfast.model.entry import SealedEntry
 from holdfast.model.session import SealedHead
-from holdfast.ports.warm import AuditRow, Query, Snapshot
+from holdfast.ports.warm import WarmStore
 from holdfast.stores.warm.postgres import MIGRATIONS, PostgresWarmStore
+from holdfast.testing import broken_warm
+from holdfast.testing.broken_warm import on
 from holdfast.testing.postgres import PostgresServer
+from holdfast.testing.teeth import otherwise, run
 from holdfast.testing.warm import WarmStoreSuite
+
+VALUES = {"at": 1, "limit": 3}
 
 
 def edited(*edits: tuple[str, str]) -> list[Migration]:
-    """The migrations with something else in place of something; each is there to be replaced."""
-    script = MIGRATIONS[0].script
-    for before, after in edits:
-        assert before in script, before
-        script = script.replace(before, after)
-    return [replace(MIGRATIONS[0], script=script), *MIGRATIONS[1:]]
+    """The migrations with something else in place of something."""
+    return [replace(MIGRATIONS[0], script=otherwise(MIGRATIONS[0].script, *edits)), *MIGRATIONS[1:]]
 
 
 class TakesTheOldestHead(PostgresWarmStore):
@@ -206,25 +203,6 @@ class RestoresNoItems(PostgresWarmStore):
     _migrations = edited(("        PERFORM {schema}.keep_items(restoring, snapped, packed);\n", ""))
 
 
-class RestoresInTwoSteps(PostgresWarmStore):
-    """Takes back the log, and the items a little later."""
-
-    async def restore(self, session: str, entries: Sequence[SealedEntry], snapshot: Snapshot, *, key: str) -> None:
-        half = len(entries) // 2
-        head = await self.head(session)
-        assert head is not None
-        if head.archive is not None:
-            await self.append(replace(head, step=0), entries[:half])
-            await asyncio.sleep(0.005)
-        await super().restore(session, entries, snapshot, key=key)
-
-
-class DefersAnyStep(PostgresWarmStore):
-    async def defer(self, session: str, *, step: int, due: datetime | None) -> None:
-        head = await self.head(session)
-        await super().defer(session, step=step if head is None else head.step, due=due)
-
-
 class NumbersFromASequence(PostgresWarmStore):
     """Takes the number of a revocation as it comes; every other one is there to be read long after the next."""
 
@@ -248,60 +226,6 @@ class NeverForgetsRevocations(PostgresWarmStore):
     _migrations = edited(("    DELETE FROM {schema}.revocation WHERE until <= instant;\n", ""))
 
 
-class RewrapsWhateverIsThere(PostgresWarmStore):
-    """Does not look which key it replaces."""
-
-    async def rewrap(self, session: str, *, old: bytes, new: bytes | None) -> bool:
-        head = await self.head(session)
-        await asyncio.sleep(0.005)
-        return head is not None and await super().rewrap(session, old=head.key or b"", new=new)
-
-
-class AppendsOneByOne(PostgresWarmStore):
-    """Keeps each entry in a transaction of its own."""
-
-    async def append(
-        self, head: SealedHead, entries: Sequence[SealedEntry], *, members: Sequence[str] | None = None
-    ) -> None:
-        for entry in entries:
-            await super().append(replace(head, step=0), [entry])
-        await super().append(head, [], members=members)
-
-
-class LooksThenRecords(PostgresWarmStore):
-    """Looks where a chain ends, and appends a little later, whatever has come in between."""
-
-    async def record(self, rows: Sequence[AuditRow], *, end: bytes) -> bool:
-        ends = await self.chains()
-        follows = rows[0].seq == (ends[rows[0].chain].seq if rows[0].chain in ends else 0) + 1
-        await asyncio.sleep(0.005)
-        return follows and (await super().record(rows, end=end) or True)
-
-
-class SharesAcrossTenants(PostgresWarmStore):
-    """Asks whose member a principal of that name is, and not in which tenant."""
-
-    async def find(self, query: Query, *, after: PageCursor | None, limit: int) -> list[SealedHead]:
-        return await super().find(replace(query, tenant=None) if query.member else query, after=after, limit=limit)
-
-
-class FillsNoRoom(PostgresWarmStore):
-    """Reads as many entries as are asked for, however large."""
-
-    async def entries(self, session: str, *, after: int, limit: int, room: int | None = None) -> list[SealedEntry]:
-        return await super().entries(session, after=after, limit=limit)
-
-
-class SendsLate(PostgresWarmStore):
-    """Has appends wait a moment before they are sent, and forgets them when it is closed."""
-
-    async def append(
-        self, head: SealedHead, entries: Sequence[SealedEntry], *, members: Sequence[str] | None = None
-    ) -> None:
-        await asyncio.sleep(0.01)
-        await super().append(head, entries, members=members)
-
-
 class LeavesWhoIsCancelled(PostgresWarmStore):
     """Lets a cancelled caller go, with what it sent on its way."""
 
@@ -319,22 +243,22 @@ class LeavesWhoIsCancelled(PostgresWarmStore):
         (PassesConflictsOver, "test_another_entry_at_a_step_is_refused_and_nothing_of_the_call_is_kept"),
         (PassesConflictsOver, "test_of_racing_entries_at_one_step_exactly_one_is_kept"),
         (RefusesRepetitions, "test_entries_that_are_there_already_change_nothing_any_number_of_times"),
-        (AppendsOneByOne, "test_another_entry_at_a_step_is_refused_and_nothing_of_the_call_is_kept"),
+        (broken_warm.AppendsOneByOne, "test_another_entry_at_a_step_is_refused_and_nothing_of_the_call_is_kept"),
         (TakesLateMembers, "test_members_change_with_a_newer_head_and_no_other"),
         (KeepsFormerMembers, "test_members_change_with_a_newer_head_and_no_other"),
-        (SharesAcrossTenants, "test_a_principal_s_sessions_are_its_own_and_those_it_is_a_member_of"),
+        (broken_warm.SharesAcrossTenants, "test_a_principal_s_sessions_are_its_own_and_those_it_is_a_member_of"),
         (OrdersByLocale, "test_names_of_any_text_are_kept_apart_and_come_back"),
-        (FillsNoRoom, "test_a_page_of_the_log_ends_with_the_entry_that_fills_its_room"),
+        (broken_warm.FillsNoRoom, "test_a_page_of_the_log_ends_with_the_entry_that_fills_its_room"),
         (BringsKeysBack, "test_the_data_key_is_kept_at_the_first_append_only"),
         (BringsKeysBack, "test_a_late_head_does_not_bring_back_a_key_that_was_replaced_or_destroyed"),
-        (RewrapsWhateverIsThere, "test_a_wrapped_key_is_replaced_if_it_is_still_the_old_one"),
-        (RewrapsWhateverIsThere, "test_of_racing_rewraps_exactly_one_succeeds"),
+        (broken_warm.RewrapsWhateverIsThere, "test_a_wrapped_key_is_replaced_if_it_is_still_the_old_one"),
+        (broken_warm.RewrapsWhateverIsThere, "test_of_racing_rewraps_exactly_one_succeeds"),
         (KeepsLateMembers, "test_of_what_comes_to_a_purged_session_only_the_hashes_are_kept"),
         (KeepsWhatIsLate, "test_of_what_comes_to_a_purged_session_only_the_hashes_are_kept"),
         (KeepsWhatIsLate, "test_of_appends_that_race_with_a_purge_no_payload_is_left"),
         (PurgesWithoutWaiting, "test_of_appends_that_race_with_a_purge_no_payload_is_left"),
         (HashesTwice, "test_a_purge_removes_the_content_and_leaves_head_and_headers"),
-        (LooksThenRecords, "test_of_racing_lines_exactly_one_is_appended_at_each_number"),
+        (broken_warm.LooksThenRecords, "test_of_racing_lines_exactly_one_is_appended_at_each_number"),
         (TakesPartedHeads, "test_another_head_at_the_same_step_is_refused"),
         (TakesAChangeTwice, "test_a_change_id_stands_at_one_step_only"),
         (TakesOldSnapshots, "test_an_older_snapshot_changes_nothing"),
@@ -354,34 +278,20 @@ class LeavesWhoIsCancelled(PostgresWarmStore):
         (RestoresAnyArchive, "test_a_stub_of_another_object_takes_nothing_back"),
         (RestoresOverWhatCame, "test_what_came_to_a_stub_stays_when_it_is_restored"),
         (RestoresNoItems, "test_a_stub_that_is_restored_is_what_it_was"),
-        (RestoresInTwoSteps, "test_making_a_stub_and_taking_it_back_are_one_step_each"),
-        (DefersAnyStep, "test_a_session_is_deferred_if_it_still_stands_at_the_step"),
+        (broken_warm.RestoresInTwoSteps, "test_making_a_stub_and_taking_it_back_are_one_step_each"),
+        (broken_warm.DefersAnyStep, "test_a_session_is_deferred_if_it_still_stands_at_the_step"),
         (NumbersFromASequence, "test_of_racing_revocations_none_is_lost_and_every_reader_sees_each"),
         (RevokesWeaker, "test_of_two_for_the_same_the_later_times_stand"),
         (NeverForgetsRevocations, "test_a_revocation_that_has_lapsed_is_not_read_and_is_forgotten"),
-        (SendsLate, "test_closing_finishes_the_writes_already_sent"),
+        (broken_warm.SendsLate, "test_closing_finishes_the_writes_already_sent"),
         (LeavesWhoIsCancelled, "test_an_append_whose_caller_is_cancelled_is_awaited_to_its_outcome"),
     ],
 )
 async def test_a_store_that_breaks_a_promise_fails_its_test(
-    broken: type[PostgresWarmStore], test: str, postgres: PostgresServer
+    broken: type[WarmStore], test: str, postgres: PostgresServer
 ) -> None:
     with pytest.raises((AssertionError, pytest.fail.Exception, HoldfastError)):
-        await run(broken, test, postgres.fresh_url())
-    await run(PostgresWarmStore, test, postgres.fresh_url())
-
-
-async def run(store: type[PostgresWarmStore], test: str, url: str) -> None:
-    """Run a test of the suite as pytest would."""
-    method = getattr(WarmStoreSuite(), test)
-    wanted = signature(method).parameters
-    given: dict[str, Any] = {name: value for name, value in {"at": 1, "limit": 3}.items() if name in wanted}
-    if "connect" in wanted:
-        await method(connect=partial(store.open, url), **given)
-        return
-    pair = (await store.open(url), await store.open(url))
-    try:
-        await method(stores=pair, **given)
-    finally:
-        for handle in pair:
-            await handle.close()
+        await run(
+            WarmStoreSuite, test, VALUES, connect=partial(on(PostgresWarmStore, broken).open, postgres.fresh_url())
+        )
+    await run(WarmStoreSuite, test, VALUES, connect=partial(PostgresWarmStore.open, postgres.fresh_url()))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 import time
 from typing import Any
 
@@ -56,4 +58,30 @@ class Forgetful(Around):
         return None
 
 
-__all__ = ["Around", "Forgetful", "Trusting", "Unchecked"]
+class Eager(Around):
+    """It acknowledges before the write has returned. Nobody notices, unless it is killed: all that comes after waits
+    for the write.
+    """
+
+    _late: asyncio.Task[bool] | None = None
+
+    async def write(self, write: Write, **more: Any) -> bool:
+        if self._late is not None:
+            await self._late
+        self._late = asyncio.create_task(self._store.write(write, **more))
+        return True
+
+    def __getattr__(self, name: str) -> Any:
+        method = super().__getattr__(name)
+        if not inspect.iscoroutinefunction(method):
+            return method
+
+        async def later(*args: Any, **kwargs: Any) -> Any:
+            if self._late is not None:
+                await self._late
+            return await method(*args, **kwargs)
+
+        return later
+
+
+__all__ = ["Around", "Eager", "Forgetful", "Trusting", "Unchecked"]

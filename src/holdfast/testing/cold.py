@@ -4,31 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import AsyncIterator, Awaitable, Callable
-from inspect import isawaitable
 from typing import Any
 
 import pytest
 
 from holdfast.errors import AlreadyExistsError, InvalidError
 from holdfast.ports.cold import ColdStore
+from holdfast.testing.handles import Connecting, Handles, opened
 
-Connect = Callable[[], "ColdStore | Awaitable[ColdStore]"]
+Connect = Connecting[ColdStore]
 
 
-class ColdStoreSuite:
+class ColdStoreSuite(Handles[ColdStore]):
     """Subclass it and give ``connect``: called twice, it gives two connections to the same, at first empty, data."""
-
-    @pytest.fixture
-    def connect(self) -> Connect:
-        raise NotImplementedError("the binding of the suite gives `connect`")
-
-    @pytest.fixture
-    async def stores(self, connect: Connect) -> AsyncIterator[tuple[ColdStore, ColdStore]]:
-        pair = (await opened(connect), await opened(connect))
-        yield pair
-        for store in pair:
-            await store.close()
 
     @pytest.mark.parametrize("size", [0, 1, 4_096, 5_000_000, 20_000_001])
     async def test_an_object_is_kept_whole_and_seen_by_all(self, stores: Any, size: int) -> None:
@@ -198,9 +186,3 @@ class ColdStoreSuite:
 def large(number: int) -> bytes:
     """Bytes that no adapter would send in one piece, others for each number."""
     return hashlib.shake_256(b"large %d" % number).digest(1 << 20) * 17
-
-
-async def opened(connect: Connect) -> ColdStore:
-    """One more connection; ``connect`` may give it at once or to be awaited."""
-    store = connect()
-    return await store if isawaitable(store) else store

@@ -6,8 +6,9 @@ import asyncio
 import random
 
 from holdfast.ports.hot import Buried, Queued
-from holdfast.testing.flushqueue import Connect, FlushQueueSuite, Pair, claimed, firsts, opened, waiting
-from holdfast.testing.handles import build
+from holdfast.testing.flushqueue import Connect, FlushQueueSuite, Pair, claimed, firsts, waiting
+from holdfast.testing.handles import opened
+from holdfast.testing.hot_handles import build
 from holdfast.testing.samples import NOW, entry_at, head_at, write_at
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from inspect import isawaitable
+from collections.abc import Iterable
 
 import pytest
 
 from holdfast.errors import FlushQueueFullError, LeaseHeldError, LimitExceededError
 from holdfast.ports.hot import Queued, TieredHotStore
-from holdfast.testing.handles import build, everything
+from holdfast.testing.handles import Connecting, Handles, opened
+from holdfast.testing.hot_handles import build, everything
 from holdfast.testing.samples import NOW, write_at
 
-Connect = Callable[[], "TieredHotStore | Awaitable[TieredHotStore]"]
+Connect = Connecting[TieredHotStore]
 Pair = tuple[TieredHotStore, TieredHotStore]
 
 BOUND = 6
@@ -34,31 +34,14 @@ PATIENCE = 60.0
 """Seconds until what should have come about is given up."""
 
 
-class TieredHandles:
-    """Subclass it and give ``connect``: called twice, it gives two handles on the same, at first empty, data. A handle
-    stands for a process. ``narrow`` is as ``connect``, with room in the queue for ``BOUND`` writes of one session.
+class TieredHandles(Handles[TieredHotStore]):
+    """A handle stands for a process. Give ``narrow`` too: as ``connect``, with room in the queue for ``BOUND`` writes
+    of one session.
     """
-
-    @pytest.fixture
-    def connect(self) -> Connect:
-        raise NotImplementedError("the binding of the suite gives `connect`")
 
     @pytest.fixture
     def narrow(self) -> Connect:
         raise NotImplementedError("the binding of the suite gives `narrow`")
-
-    @pytest.fixture
-    async def stores(self, connect: Connect) -> AsyncIterator[Pair]:
-        pair = (await opened(connect), await opened(connect))
-        yield pair
-        for store in pair:
-            await store.close()
-
-
-async def opened(connect: Connect) -> TieredHotStore:
-    """One more handle; ``connect`` may give it at once or to be awaited."""
-    store = connect()
-    return await store if isawaitable(store) else store
 
 
 def steps(queued: Iterable[Queued], session: str = "s") -> list[int]:

@@ -1,62 +1,40 @@
-"""Handles on a hot store, and what its suites do with them again and again."""
+"""Handles on a store: what every suite of a tier starts from."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from inspect import isawaitable
-from typing import Any
+from typing import Generic, Protocol, TypeVar
 
 import pytest
 
-from holdfast.model.entry import SealedEntry
-from holdfast.model.session import SealedHead, SealedItem
-from holdfast.ports.hot import HotStore
-from holdfast.testing.samples import NOW, later, write_at
 
-Connect = Callable[[], "HotStore | Awaitable[HotStore]"]
-Pair = tuple[HotStore, HotStore]
+class Closing(Protocol):
+    """What can be closed: a store of any tier, a sink."""
+
+    async def close(self) -> None: ...
 
 
-class HotHandles:
+Store = TypeVar("Store", bound=Closing)
+Connecting = Callable[[], Store | Awaitable[Store]]
+
+
+class Handles(Generic[Store]):
     """Subclass it and give ``connect``: called twice, it gives two handles on the same, at first empty, data."""
 
     @pytest.fixture
-    def connect(self) -> Connect:
+    def connect(self) -> Connecting[Store]:
         raise NotImplementedError("the binding of the suite gives `connect`")
 
     @pytest.fixture
-    async def stores(self, connect: Connect) -> AsyncIterator[Pair]:
+    async def stores(self, connect: Connecting[Store]) -> AsyncIterator[tuple[Store, Store]]:
         pair = (await opened(connect), await opened(connect))
         yield pair
         for store in pair:
             await store.close()
 
 
-async def opened(connect: Connect) -> HotStore:
+async def opened(connect: Connecting[Store]) -> Store:
     """One more handle; ``connect`` may give it at once or to be awaited."""
     store = connect()
     return await store if isawaitable(store) else store
-
-
-async def build(store: HotStore, steps: int, *, session: str = "s", **head: Any) -> None:
-    """Bring a session to a step, each of them a commit that writes one item."""
-    for step in range(1, steps + 1):
-        assert await store.write(write_at(session, step, items=[b"i"], **head), now=NOW)
-
-
-async def items_of(store: HotStore, session: str = "s") -> dict[bytes, int]:
-    """The versions of a session's items by id."""
-    loaded = await store.load(session)
-    assert loaded is not None
-    return {item.id: item.version for item in loaded[1]}
-
-
-Everything = tuple[SealedHead, set[SealedItem], list[SealedEntry], list[str]]
-
-
-async def everything(store: HotStore, session: str = "s") -> Everything:
-    """All there is to see of a session, and what is due."""
-    loaded = await store.load(session)
-    assert loaded is not None
-    log = await store.entries(session, after=0, limit=1_000_000)
-    return loaded[0], set(loaded[1]), log, await store.due(now=later(10**9), limit=1_000)

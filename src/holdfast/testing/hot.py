@@ -12,11 +12,11 @@ import pytest
 from msgspec.structs import replace
 
 from holdfast.errors import LimitExceededError
-from holdfast.model.entry import SealedEntry, purged_payload
 from holdfast.model.session import SealedItem
-from holdfast.testing.handles import Connect, Pair, build, everything, items_of, opened
+from holdfast.testing.handles import opened
+from holdfast.testing.hot_handles import Connect, Pair, build, everything, items_of
 from holdfast.testing.lease import LeaseSuite
-from holdfast.testing.samples import NOW, content, entry_at, head_at, later, write_at
+from holdfast.testing.samples import NOW, content, entry_at, head_at, later, purged, write_at
 
 ODD = ["s", "S", "s ", "s:1", "s/1", "s*", "s?", "{s}", "[s]", "%73", "ключ", "s\n", "'", "x" * 200]
 """Ids that an adapter might mix up."""
@@ -619,8 +619,3 @@ class HotStoreSuite(LeaseSuite):
         store = await opened(connect)
         await store.close()
         await store.close()
-
-
-def purged(entry: SealedEntry) -> SealedEntry:
-    """What is left of an entry after a purge."""
-    return replace(entry, payload=purged_payload(entry.payload))

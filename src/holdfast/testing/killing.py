@@ -14,9 +14,12 @@ import asyncio
 import inspect
 import os
 import signal
+import subprocess
+import sys
 import traceback
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -44,7 +47,19 @@ class Killer:
         """A step is passed; at the one chosen this does not return."""
         self.passed[step] += 1
         if step == self.step and self.passed[step] == self.nth:
-            os.kill(os.getpid(), signal.SIGKILL)
+            self.kill()
+
+    def kill(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    @property
+    def name(self) -> str:
+        """What a tally counts it as."""
+        return self.step
+
+    def has_killed(self, status: int) -> bool:
+        """Asked in the parent after the life that it was to end, of which it gets the exit status."""
+        return status == -signal.SIGKILL
 
 
 class KillingDisk(Disk):
@@ -103,7 +118,7 @@ class Tally(msgspec.Struct):
     """What some cycles came to.
 
     Attributes:
-        cycles: children that were killed at their step; ``missed`` ended before they came to it.
+        cycles: kills at a step; of ``missed`` the life ended before it came to its step.
         reports: lines that the children reported.
         steps: kills by step.
         findings: what was wrong.
@@ -116,6 +131,13 @@ class Tally(msgspec.Struct):
     steps: dict[str, int] = {}
     findings: list[str] = []
 
+    @property
+    def counts(self) -> str:
+        """For the line a test prints."""
+        steps = " ".join(f"[{step}]={count}" for step, count in sorted(self.steps.items()))
+        counts = f"cycles={self.cycles} missed={self.missed} acks={self.reports} findings={len(self.findings)}"
+        return f"seed={self.seed} {counts} {steps}"
+
     def add(self, other: Tally) -> None:
         """Count another tally in."""
         self.cycles += other.cycles
@@ -127,36 +149,69 @@ class Tally(msgspec.Struct):
 
 
 def run_cycles(
-    life: Life, heard: Callable[[list[str]], None], *, steps: Sequence[tuple[str, int]], cycles: int, seed: int
+    life: Life,
+    heard: Callable[[list[str]], None],
+    *,
+    steps: Sequence[tuple[str, int]],
+    cycles: int,
+    seed: int,
+    killer: Callable[[str, int, Random], Killer] = lambda step, nth, random: Killer(step, nth),
 ) -> Tally:
-    """Fork, kill and fork again until so many children were killed.
+    """Fork, kill and fork again until so many kills were made.
 
     Args:
         life: what a child does; run in the child.
         heard: told of each line a child reported; run in the parent, so that the next child inherits what it keeps.
         steps: names of steps, each with the highest number of passings to wait for.
+        killer: who kills at such a step, at its n-th passing.
     """
     random, tally = Random(seed), Tally(seed)  # noqa: S311 - to come out the same is the point
     while tally.cycles < cycles and len(tally.findings) < 10:
         step, most = random.choice(steps)
-        lines, status, error = one_life(life, Killer(step, random.randint(1, most)))
+        ending = killer(step, random.randint(1, most), random)
+        lines, status, error = one_life(life, ending)
         for line in lines:
             heard(line)
         tally.reports += len(lines)
-        if status == -signal.SIGKILL:
+        if ending.has_killed(status):
             tally.cycles += 1
-            tally.steps[step] = tally.steps.get(step, 0) + 1
+            tally.steps[ending.name] = tally.steps.get(ending.name, 0) + 1
         elif status == 0:
             tally.missed += 1
             if tally.missed > 10 * cycles + 100:
                 tally.findings.append("the steps are hardly ever come to")
         else:
-            tally.findings.append(f"cycle {tally.cycles}, {step}: {error or status}")
+            tally.findings.append(f"cycle {tally.cycles}, {ending.name}: {error or status}")
     lines, status, error = one_life(life, Killer(NEVER, 1))  # the last word: a life that nobody ends
     tally.reports += len(lines)
     if status != 0:
         tally.findings.append(f"after the last cycle: {error or status}")
     return tally
+
+
+def run_parents(script: Path, folder: Path, *, cycles: int, seed: int, more: Sequence[Sequence[str]]) -> Tally:
+    """Share some cycles out to parents that run at the same time; what they came to in all.
+
+    Args:
+        script: run as ``script folder cycles seed more…``, each time with a folder and a seed of its own. The last line
+            it prints is its tally as JSON.
+        more: the further words of each parent; there are as many parents.
+    """
+    share = -(-cycles // len(more))
+    parents = [
+        subprocess.Popen(  # noqa: S603 - this interpreter
+            [sys.executable, script, folder / f"{number}", str(share), str(seed + 1_000_000 * number), *words],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for number, words in enumerate(more)
+    ]
+    whole = Tally(seed)
+    for parent in parents:
+        out, _ = parent.communicate()
+        assert parent.returncode == 0
+        whole.add(msgspec.json.decode(out.splitlines()[-1], type=Tally))
+    return whole
 
 
 def one_life(life: Life, killer: Killer) -> tuple[list[list[str]], int, str]:

@@ -8,7 +8,8 @@ import pytest
 from msgspec.structs import replace
 
 from holdfast.errors import LeaseHeldError, LeaseLostError
-from holdfast.testing.handles import Connect, HotHandles, Pair, build, everything, opened
+from holdfast.testing.handles import opened
+from holdfast.testing.hot_handles import Connect, HotHandles, Pair, build, everything
 from holdfast.testing.samples import NOW, later, write_at
 
 

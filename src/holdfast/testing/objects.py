@@ -15,15 +15,12 @@ import contextlib
 import importlib.util
 import io
 import os
-import signal
-import socket
 import ssl
-import subprocess
 import sys
 import threading
-import time
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -31,9 +28,9 @@ from urllib.parse import urlencode
 import msgspec
 import pytest
 
-from holdfast.testing.servers import READY_SECONDS, PortTakenError, free_port
+from holdfast.testing.loopback import Loopback
+from holdfast.testing.servers import READY_SECONDS, Server, absent, running
 
-_ATTEMPTS = 3
 _CREDENTIALS = {"AWS_ACCESS_KEY_ID": "holdfast-tests", "AWS_SECRET_ACCESS_KEY": "nobody-checks-it"}
 
 
@@ -52,29 +49,22 @@ def take_credentials(patch: pytest.MonkeyPatch) -> None:
 
 def needs_moto() -> None:
     """Skip the test where moto's server is not installed; in CI it fails."""
-    if all(importlib.util.find_spec(name) for name in ("moto", "flask")):
-        return
-    missing = "moto[server] is not installed"
-    if os.environ.get("CI", "").lower() in ("true", "1"):
-        pytest.fail(missing)
-    pytest.skip(missing)
+    if not all(importlib.util.find_spec(name) for name in ("moto", "flask")):
+        absent("moto[server] is not installed")
 
 
-class ObjectServer:
-    """moto's server as a process of its own, on a free port of the loopback.
+class ObjectServer(Server):
+    """moto's server as a process of its own; what is started is empty.
 
     Attributes:
-        folder: where its log is.
         certificate: the files of a certificate and its key, None for plain HTTP.
     """
 
-    def __init__(self, folder: Path, certificate: tuple[Path, Path] | None = None) -> None:
-        self.folder, self.port, self.certificate = folder, free_port(), certificate
-        self.process: subprocess.Popen[bytes] | None = None
+    name = "moto's server"
 
-    @property
-    def address(self) -> tuple[str, int]:
-        return "127.0.0.1", self.port
+    def __init__(self, folder: Path, certificate: tuple[Path, Path] | None = None) -> None:
+        super().__init__(folder)
+        self.certificate = certificate
 
     @property
     def endpoint(self) -> str:
@@ -83,30 +73,6 @@ class ObjectServer:
     def url(self, where: str, **options: str) -> str:
         """The URL of a cold tier in it, such as of ``bucket/prefix``."""
         return f"s3://{where}?" + urlencode({"endpoint": self.endpoint, **options})
-
-    def start(self) -> ObjectServer:
-        """Start it, empty, and wait until it answers.
-
-        Raises:
-            RuntimeError: it did not come up within ``READY_SECONDS``; says what it wrote to its log.
-        """
-        needs_moto()
-        self.folder.mkdir(parents=True, exist_ok=True)
-        words = [sys.executable, "-m", "holdfast.testing.objects", str(self.port), *map(str, self.certificate or ())]
-        log = self.folder / "log.txt"
-        with log.open("ab") as out:
-            self.process = subprocess.Popen(  # noqa: S603 - this interpreter
-                words, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
-            )
-        deadline = time.monotonic() + READY_SECONDS
-        while not self._listens():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                self.kill()
-                if "in use" in log.read_text(errors="replace"):
-                    raise PortTakenError(f"somebody listens on {self.port} by now")
-                raise RuntimeError(f"moto's server did not come up. It said:\n{log.read_text(errors='replace')}")
-            time.sleep(0.02)
-        return self
 
     def make(self, bucket: str) -> None:
         """Make a bucket; one that is there is left as it is. Over plain HTTP only."""
@@ -118,44 +84,16 @@ class ObjectServer:
         with urllib.request.urlopen(request, timeout=READY_SECONDS) as answer:  # noqa: S310
             return bytes(answer.read())
 
-    def kill(self) -> None:
-        """End it at once, as a crash would (SIGKILL)."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
-            self.process = None
-
-    def pause(self) -> None:
-        """Hold it still: connections stay open, and nothing is answered (SIGSTOP)."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGSTOP)
-
-    def go_on(self) -> None:
-        """Let it run again."""
-        assert self.process is not None
-        self.process.send_signal(signal.SIGCONT)
-
-    def _listens(self) -> bool:
-        with contextlib.suppress(OSError), socket.create_connection(self.address, 1):
-            return True
-        return False
+    def _command(self) -> list[str]:
+        needs_moto()
+        return [sys.executable, "-m", "holdfast.testing.objects", str(self.port), *map(str, self.certificate or ())]
 
 
-@contextlib.contextmanager
-def object_server(folder: Path, certificate: tuple[Path, Path] | None = None) -> Iterator[ObjectServer]:
+def object_server(
+    folder: Path, certificate: tuple[Path, Path] | None = None
+) -> contextlib.AbstractContextManager[ObjectServer]:
     """A server, running; killed at the end."""
-    server = ObjectServer(folder, certificate)
-    try:
-        for _ in range(_ATTEMPTS):
-            with contextlib.suppress(PortTakenError):
-                server.start()
-                break
-            server = ObjectServer(folder, certificate)
-        else:
-            server.start()
-        yield server
-    finally:
-        server.kill()
+    return running(partial(ObjectServer, folder, certificate))
 
 
 class OneWriter:
@@ -226,7 +164,7 @@ class Fault(msgspec.Struct, frozen=True):
 Rule = Callable[[Asked], "Answer | Fault | None"]
 
 
-class Gateway:
+class Gateway(Loopback):
     """An HTTP server that passes requests on, one a connection.
 
     Attributes:
@@ -235,11 +173,10 @@ class Gateway:
     """
 
     def __init__(self, there: tuple[str, int] | None = None) -> None:
+        super().__init__()
         self._there = there
         self.rule: Rule = lambda asked: None
         self.asked: list[Asked] = []
-        self.port = 0
-        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def endpoint(self) -> str:
@@ -252,32 +189,6 @@ class Gateway:
     def heal(self) -> None:
         """No more faults."""
         self.rule = lambda asked: None
-
-    @contextlib.asynccontextmanager
-    async def listening(self) -> AsyncIterator[Gateway]:
-        """Listen on a free port for the length of a block."""
-        server = await asyncio.start_server(self._taken, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
-            yield self
-        finally:
-            server.close()
-            for task in [*self._tasks]:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _taken(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
-        try:
-            await self._serve(reader, writer)
-            writer.close()
-            await writer.wait_closed()
-        except (OSError, EOFError, asyncio.CancelledError):  # a task of a stream server has nobody to tell
-            writer.transport.abort()
-        finally:
-            self._tasks.discard(task)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         first, headers, body = await _message(reader)

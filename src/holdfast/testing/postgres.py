@@ -13,15 +13,15 @@ import pwd
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import IO, Any
 
-from holdfast.testing.servers import free_port, needed
+from holdfast.testing.servers import comes_up, free_port, listens, needed
 
 UP_SECONDS = 30.0
 """How long a server may take to come up; one that recovers from a crash has to read its log first."""
@@ -95,12 +95,9 @@ class PostgresServer:
         self._process = subprocess.Popen(  # noqa: S603 - found on the machine's own path
             command, stdout=self._log, stderr=self._log, start_new_session=True, **({} if self._within else _somebody())
         )
-        until = time.monotonic() + UP_SECONDS
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > until:
-                self.kill()
-                raise RuntimeError(f"PostgreSQL did not come up. It said:\n{self.log}")
-            time.sleep(0.02)
+        if not comes_up(self._process, self._answers, UP_SECONDS):
+            self.kill()
+            raise RuntimeError(f"PostgreSQL did not come up. It said:\n{self.log}")
 
     def stop(self) -> None:
         """Stop it as an operator would, closing what is open."""
@@ -226,11 +223,8 @@ def pooler(server: PostgresServer, **settings: str) -> Iterator[str]:
                 [needed("pgbouncer"), str(home / "pgbouncer.ini")], stdout=log, stderr=log, **_somebody()
             )
             try:
-                until = time.monotonic() + UP_SECONDS
-                while not _listens(port):
-                    if process.poll() is not None or time.monotonic() > until:
-                        raise RuntimeError(f"PgBouncer did not come up. It said:\n{(home / 'log').read_text()}")
-                    time.sleep(0.02)
+                if not comes_up(process, partial(listens, port), UP_SECONDS):
+                    raise RuntimeError(f"PgBouncer did not come up. It said:\n{(home / 'log').read_text()}")
                 yield server.url.replace(f":{server.port}/", f":{port}/")
             finally:
                 process.kill()
@@ -282,9 +276,3 @@ def _lives(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in ("Z", "X")
     except FileNotFoundError:
         return False
-
-
-def _listens(port: int) -> bool:
-    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
-        return True
-    return False

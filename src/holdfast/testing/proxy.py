@@ -12,13 +12,14 @@ It knows nothing of what it carries. Faults can be changed while connections are
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
+
+from holdfast.testing.loopback import Loopback
 
 _PIECE = 65_536
 
 
-class Proxy:
+class Proxy(Loopback):
     """Passes bytes on between whoever connects and a server.
 
     Attributes:
@@ -27,6 +28,7 @@ class Proxy:
     """
 
     def __init__(self, host: str, port: int) -> None:
+        super().__init__()
         self._there = (host, port)
         self.refuse = False
         self.delay = 0.0
@@ -34,9 +36,7 @@ class Proxy:
         self._carrying.set()
         self.drop: Callable[[bytes], bool] = lambda piece: False
         self.lost = 0
-        self.port = 0
         self._open: set[asyncio.StreamWriter] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
 
     def cut(self) -> None:
         """Reset every connection there is."""
@@ -62,24 +62,7 @@ class Proxy:
         self.delay = 0.0
         self.drop = lambda piece: False
 
-    @contextlib.asynccontextmanager
-    async def listening(self) -> AsyncIterator[Proxy]:
-        """Listen on a free port for the length of a block."""
-        server = await asyncio.start_server(self._taken, "127.0.0.1", 0)
-        self.port = server.sockets[0].getsockname()[1]
-        try:
-            yield self
-        finally:
-            server.close()
-            self.cut()
-            for task in [*self._tasks]:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    async def _taken(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
         upstream: asyncio.StreamWriter | None = None
         try:
@@ -96,14 +79,11 @@ class Proxy:
                     for way in ways:
                         way.cancel()
                     await asyncio.gather(*ways, return_exceptions=True)
-        except (OSError, asyncio.CancelledError):  # a task of a stream server has nobody to tell
-            pass
         finally:
             for end in (writer, upstream):
                 if end is not None:
                     self._open.discard(end)
                     end.transport.abort()
-            self._tasks.discard(task)
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, replies: bool) -> None:
         while piece := await reader.read(_PIECE):

@@ -8,8 +8,9 @@ from typing import Any
 from msgspec.structs import replace
 
 from holdfast.model.revocation import Revocation
+from holdfast.testing.handles import opened
 from holdfast.testing.samples import NOW, later
-from holdfast.testing.warm_handles import Connect, Pair, WarmHandles, opened
+from holdfast.testing.warm_handles import Connect, Pair, WarmHandles
 
 START = NOW.timestamp()
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from msgspec.structs import replace
 
-from holdfast.model.entry import SealedEntry
+from holdfast.model.entry import SealedEntry, purged_payload
 from holdfast.model.session import SealedHead, SealedItem, Write
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)
@@ -58,6 +58,11 @@ def entry_at(session: str, step: int, change: str | None = None, **other: Any) -
         digest=content(f"{session}/{step} digest", 32),
     )
     return replace(entry, **other)
+
+
+def purged(entry: SealedEntry) -> SealedEntry:
+    """What a purge leaves of an entry."""
+    return replace(entry, payload=purged_payload(entry.payload))
 
 
 def write_at(

@@ -13,8 +13,10 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import NoReturn, Self, TypeVar
 
 READY_SECONDS = 20.0
 """How long a server may take to come up."""
@@ -44,15 +46,14 @@ def program(*names: str) -> str | None:
 
 
 def needed(*names: str) -> str:
-    """The first of some programs that the machine has; without any the test skips, and in CI it fails: what CI does
-    not run is not tested.
-    """
-    found = program(*names)
-    if found is not None:
-        return found
+    """The first of some programs that the machine has; without any the test skips, and in CI it fails."""
+    return program(*names) or absent(f"there is no {' or '.join(names)} on this machine")
+
+
+def absent(missing: str) -> NoReturn:
+    """Skip the test that needs what is missing; in CI fail it: what CI does not run is not tested."""
     import pytest  # only of a test; `holdfast bench` starts servers where there is no pytest
 
-    missing = f"there is no {' or '.join(names)} on this machine"
     if os.environ.get("CI", "").lower() in ("true", "1"):
         pytest.fail(missing)
     raise pytest.skip.Exception(missing)
@@ -65,59 +66,61 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-class RedisServer:
-    """A Redis server of a test's own.
+def listens(port: int) -> bool:
+    """Whether somebody listens on a port of the loopback."""
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
+        return True
+    return False
+
+
+def comes_up(process: subprocess.Popen[bytes], ready: Callable[[], bool], seconds: float) -> bool:
+    """Wait until a server is ready; False where it has ended, or was not in time."""
+    deadline = time.monotonic() + seconds
+    while not ready():
+        if process.poll() is not None or time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+class Server:
+    """A server of a test's own: one process, on a free port of the loopback. Subclass it and say how it is started.
 
     Attributes:
-        folder: where its data is; it outlives the process.
-        settings: as in ``redis.conf``; what is changed counts from the next start.
+        folder: where its data and its log are; it outlives the process.
+        name: what it is called where it did not come up.
     """
 
-    def __init__(self, folder: Path, **settings: str) -> None:
-        self.folder, self.port = folder, free_port()
-        self.settings = {"appendonly": "yes", "appendfsync": "always", "save": "", **settings}
-        self.process: subprocess.Popen[bytes] | None = None
-        self._words: list[str] = []
+    name: str
 
-    @classmethod
-    def sentinel(cls, folder: Path) -> RedisServer:
-        """A sentinel, by the file ``sentinel.conf`` in a folder."""
-        server = cls(folder)
-        server.settings = {}
-        server._words = [str(folder / "sentinel.conf"), "--sentinel"]
-        return server
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.port = folder, free_port()
+        self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def address(self) -> tuple[str, int]:
         return "127.0.0.1", self.port
 
-    @property
-    def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}"
-
-    def start(self) -> RedisServer:
-        """Start it on what is in its folder, and wait until it has loaded that.
+    def start(self) -> Self:
+        """Start it on what is in its folder, and wait until it is ready.
 
         Raises:
-            RuntimeError: it did not come up within ``READY_SECONDS``; says what it wrote to its log.
+            RuntimeError: it did not come up within ``READY_SECONDS``; says what it wrote to its log. PortTakenError:
+                because of its port.
         """
-        redis = needed("redis-server", "valkey-server")
+        command = self._command()
         self.folder.mkdir(parents=True, exist_ok=True)
-        given = {"bind": "127.0.0.1", "port": str(self.port), "dir": str(self.folder), **self.settings}
-        words = [word for name, value in given.items() for word in (f"--{name}", value)]
         log = self.folder / "log.txt"
         with log.open("ab") as out:
             self.process = subprocess.Popen(  # noqa: S603 - found on the machine's own path
-                [redis, *self._words, *words], stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
+                command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT
             )
-        deadline = time.monotonic() + READY_SECONDS
-        while not self._ready():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                self.kill()
-                if "already in use" in log.read_text(errors="replace"):
-                    raise PortTakenError(f"somebody listens on {self.port} by now")
-                raise RuntimeError(f"redis-server did not come up. It said:\n{log.read_text(errors='replace')}")
-            time.sleep(0.01)
+        if not comes_up(self.process, self._ready, READY_SECONDS):
+            self.kill()
+            said = log.read_text(errors="replace")
+            if "already in use" in said:
+                raise PortTakenError(f"somebody listens on {self.port} by now")
+            raise RuntimeError(f"{self.name} did not come up. It said:\n{said}")
         return self
 
     def kill(self) -> None:
@@ -137,6 +140,59 @@ class RedisServer:
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
 
+    def _command(self) -> list[str]:
+        raise NotImplementedError
+
+    def _ready(self) -> bool:
+        return listens(self.port)
+
+
+Started = TypeVar("Started", bound=Server)
+
+
+@contextlib.contextmanager
+def running(make: Callable[[], Started]) -> Iterator[Started]:
+    """A server, running; killed at the end. Where its port is taken before it has it, another is made."""
+    server = make()
+    try:
+        for _ in range(_ATTEMPTS):
+            with contextlib.suppress(PortTakenError):
+                server.start()
+                break
+            server = make()
+        else:
+            server.start()
+        yield server
+    finally:
+        server.kill()
+
+
+class RedisServer(Server):
+    """A Redis server.
+
+    Attributes:
+        settings: as in ``redis.conf``; what is changed counts from the next start.
+    """
+
+    name = "redis-server"
+
+    def __init__(self, folder: Path, **settings: str) -> None:
+        super().__init__(folder)
+        self.settings = {"appendonly": "yes", "appendfsync": "always", "save": "", **settings}
+        self._words: list[str] = []
+
+    @classmethod
+    def sentinel(cls, folder: Path) -> RedisServer:
+        """A sentinel, by the file ``sentinel.conf`` in a folder."""
+        server = cls(folder)
+        server.settings = {}
+        server._words = [str(folder / "sentinel.conf"), "--sentinel"]
+        return server
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
     def say(self, *words: str | bytes) -> bytes:
         """Send one command and give what comes back, as it stands on the wire."""
         said = [word.encode() if isinstance(word, str) else word for word in words]
@@ -145,32 +201,24 @@ class RedisServer:
             connection.sendall(command)
             return connection.recv(65_536)
 
+    def _command(self) -> list[str]:
+        given = {"bind": "127.0.0.1", "port": str(self.port), "dir": str(self.folder), **self.settings}
+        words = [word for name, value in given.items() for word in (f"--{name}", value)]
+        return [needed("redis-server", "valkey-server"), *self._words, *words]
+
     def _ready(self) -> bool:
         with contextlib.suppress(OSError):
             return self.say("PING").startswith((b"+PONG", b"-NOAUTH"))
         return False
 
 
-@contextlib.contextmanager
-def redis_server(folder: Path, **settings: str) -> Iterator[RedisServer]:
+def redis_server(folder: Path, **settings: str) -> contextlib.AbstractContextManager[RedisServer]:
     """A server with an append-only file synced on every write, unless ``settings`` say otherwise; killed at the end.
 
     Args:
         settings: as in ``redis.conf``, with ``_`` for ``-``: ``maxmemory_policy="allkeys-lru"``.
     """
-    given = {name.replace("_", "-"): value for name, value in settings.items()}
-    server = RedisServer(folder, **given)
-    try:
-        for _ in range(_ATTEMPTS):
-            with contextlib.suppress(PortTakenError):
-                server.start()
-                break
-            server = RedisServer(folder, **given)
-        else:
-            server.start()
-        yield server
-    finally:
-        server.kill()
+    return running(partial(RedisServer, folder, **{name.replace("_", "-"): value for name, value in settings.items()}))
 
 
 @contextlib.contextmanager

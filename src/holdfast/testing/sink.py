@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
-from inspect import isawaitable
 from typing import Any
 
 import pytest
 
 from holdfast.errors import ConflictError, LiveMovedError, VerificationFailedError
 from holdfast.ports.sink import Hit, Manifest, Receipt, Record, Sink, manifest_of, record_digest
+from holdfast.testing.handles import Connecting, opened
 
-Connect = Callable[[], "Sink | Awaitable[Sink]"]
+Connect = Connecting[Sink]
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 TARGET = "acme/handbook"
@@ -553,12 +553,6 @@ class SinkSuite:
         )
         await one.rollback(TARGET, receipt=undoing(first, to=None))
         assert await other.search("acme", "alpha", limit=9) == []
-
-
-async def opened(connect: Connect) -> Sink:
-    """A handle from a factory that may be a coroutine function."""
-    made = connect()
-    return await made if isawaitable(made) else made
 
 
 def make(key: str, text: str, body: Any) -> Record:

@@ -11,8 +11,9 @@ from msgspec.structs import replace
 from holdfast.errors import AlreadyExistsError
 from holdfast.model.session import SealedItem
 from holdfast.ports.warm import Query, Snapshot
-from holdfast.testing.samples import NOW, content, entry_at, head_at, later
-from holdfast.testing.warm_handles import Connect, Pair, WarmHandles, log, opened, purged, snapshot_at, snapshot_of
+from holdfast.testing.handles import opened
+from holdfast.testing.samples import NOW, content, entry_at, head_at, later, purged
+from holdfast.testing.warm_handles import Connect, Pair, WarmHandles, log, snapshot_at, snapshot_of
 
 EMPTY = Snapshot(3, ())
 

@@ -17,10 +17,10 @@ from holdfast.model.entry import SealedEntry, purged_payload
 from holdfast.model.session import SealedHead, SealedItem
 from holdfast.ports.hot import TieredHotStore
 from holdfast.testing.deadletters import DeadLetterSuite
-from holdfast.testing.flushqueue import PATIENCE, Connect, Pair, claimed, firsts, opened, waiting
-from holdfast.testing.handles import build, everything, items_of
-from holdfast.testing.hot import purged
-from holdfast.testing.samples import NOW, content, entry_at, head_at, later, write_at
+from holdfast.testing.flushqueue import PATIENCE, Connect, Pair, claimed, firsts, waiting
+from holdfast.testing.handles import opened
+from holdfast.testing.hot_handles import build, everything, items_of
+from holdfast.testing.samples import NOW, content, entry_at, head_at, later, purged, write_at
 
 Whole = tuple[SealedHead, list[SealedItem], list[SealedEntry]]
 

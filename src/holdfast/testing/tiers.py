@@ -200,3 +200,18 @@ async def flushed(engine: Engine) -> bool:
     """Whether nothing waits to be flushed."""
     state = await engine.tiers(ROOT)
     return state.flush is not None and state.flush.entries == 0
+
+
+async def waiting(engine: Engine) -> int:
+    """Entries of the flush queue; ``engine.tiers`` would wait for the warm tier too."""
+    return (await engine._tiering._tiered.backlog()).entries  # type: ignore[union-attr]
+
+
+async def is_hot(engine: Engine, session: str) -> bool:
+    return await engine._journal.hot.head(session) is not None
+
+
+async def rest(engine: Engine, session: str) -> None:
+    """Let a session rest without a step of its own, as the sweeper does."""
+    assert await engine._tiering.rest(session)
+    assert not await is_hot(engine, session)

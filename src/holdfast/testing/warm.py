@@ -17,10 +17,11 @@ from holdfast.errors import AlreadyExistsError
 from holdfast.model.cursor import PageCursor
 from holdfast.model.session import SealedHead
 from holdfast.ports.warm import AuditRow, ChainEnd, Query
+from holdfast.testing.handles import opened
 from holdfast.testing.revocation import RevocationSuite
-from holdfast.testing.samples import NOW, content, entry_at, head_at
+from holdfast.testing.samples import NOW, content, entry_at, head_at, purged
 from holdfast.testing.stub import StubSuite
-from holdfast.testing.warm_handles import Connect, Pair, lines, log, mac, opened, purged
+from holdfast.testing.warm_handles import Connect, Pair, lines, log, mac
 
 ACME = Query("acme")
 ODD = [

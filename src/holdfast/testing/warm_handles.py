@@ -2,50 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from inspect import isawaitable
+from collections.abc import Iterable
 
-import pytest
 from msgspec.structs import replace
 
-from holdfast.model.entry import SealedEntry, purged_payload
+from holdfast.model.entry import SealedEntry
 from holdfast.model.session import SealedItem
 from holdfast.ports.warm import AuditRow, Snapshot, WarmStore
+from holdfast.testing.handles import Connecting, Handles
 from holdfast.testing.samples import content, entry_at
 
-Connect = Callable[[], "WarmStore | Awaitable[WarmStore]"]
+Connect = Connecting[WarmStore]
 Pair = tuple[WarmStore, WarmStore]
-
-
-class WarmHandles:
-    """Subclass it and give ``connect``: called twice, it gives two handles on the same, at first empty, data."""
-
-    @pytest.fixture
-    def connect(self) -> Connect:
-        raise NotImplementedError("the binding of the suite gives `connect`")
-
-    @pytest.fixture
-    async def stores(self, connect: Connect) -> AsyncIterator[Pair]:
-        pair = (await opened(connect), await opened(connect))
-        yield pair
-        for store in pair:
-            await store.close()
-
-
-async def opened(connect: Connect) -> WarmStore:
-    """One more handle; ``connect`` may give it at once or to be awaited."""
-    store = connect()
-    return await store if isawaitable(store) else store
+WarmHandles = Handles[WarmStore]
 
 
 def log(session: str, first: int, last: int) -> list[SealedEntry]:
     """The entries of some steps, the last one included."""
     return [entry_at(session, step) for step in range(first, last + 1)]
-
-
-def purged(entry: SealedEntry) -> SealedEntry:
-    """What a purge leaves of an entry."""
-    return replace(entry, payload=purged_payload(entry.payload))
 
 
 def snapshot_at(step: int, names: Iterable[bytes] = (b"i", b"j"), size: int = 200) -> Snapshot:

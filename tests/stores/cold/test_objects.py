@@ -200,47 +200,13 @@ async def test_what_was_acknowledged_before_a_kill_is_there_and_what_is_there_is
         assert await store.get(key) == content(int(key.rpartition("/")[2]))
 
 
-RACER = """
-import asyncio, sys
-from holdfast.errors import AlreadyExistsError
-from holdfast.stores.cold.objects import ObjectColdStore
-
-async def main():
-    store = ObjectColdStore.open(sys.argv[1])
-    sys.stdin.readline()
-    for number in range(20):
-        try:
-            await store.put(f"race/{number}", sys.argv[2].encode() * 10_000)
-            print(number)
-        except AlreadyExistsError:
-            pass
-
-asyncio.run(main())
-"""
-
-
-async def test_of_racing_processes_exactly_one_wins_each_key(tmp_path: Path) -> None:
-    names = [f"racer-{number}" for number in range(4)]
-    racers = [
-        subprocess.Popen(
-            [sys.executable, "-c", RACER, tmp_path.as_uri(), name],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for name in names
-    ]
-    for racer in racers:
-        assert racer.stdin is not None
-        racer.stdin.write("go\n")
-        racer.stdin.flush()
-    won = {
-        name: {int(line) for line in racer.communicate(timeout=60)[0].split()}
-        for name, racer in zip(names, racers, strict=True)
-    }
+async def test_of_racing_processes_exactly_one_wins_each_key(
+    tmp_path: Path, race: Callable[..., dict[str, list[int]]]
+) -> None:
+    won = race("puts", tmp_path.as_uri(), rounds=20)
     store = ObjectColdStore.open(tmp_path.as_uri())
     for number in range(20):
-        winners = [name for name in names if number in won[name]]
+        winners = [name for name, numbers in won.items() if number in numbers]
         assert len(winners) == 1
         assert await store.get(f"race/{number}") == winners[0].encode() * 10_000
 

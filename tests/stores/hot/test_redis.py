@@ -8,8 +8,8 @@ import pytest
 
 from holdfast.stores.hot.redis import RedisHotStore
 from holdfast.testing import flushqueue
-from holdfast.testing.handles import Connect
 from holdfast.testing.hot import HotStoreSuite
+from holdfast.testing.hot_handles import Connect
 from holdfast.testing.servers import RedisServer
 from holdfast.testing.tiered import TieredHotStoreSuite
 

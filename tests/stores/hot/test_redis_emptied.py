@@ -10,7 +10,7 @@ import pytest
 
 from holdfast.errors import ConfigurationError, StoreUnavailableError
 from holdfast.stores.hot.redis import RedisHotStore
-from holdfast.testing.handles import build
+from holdfast.testing.hot_handles import build
 from holdfast.testing.proxy import Proxy
 from holdfast.testing.samples import NOW, entry_at, head_at, write_at
 from holdfast.testing.servers import RedisServer, redis_cluster, redis_server

@@ -15,7 +15,7 @@ from holdfast.stores.hot import redis_keys
 from holdfast.stores.hot.redis import RedisHotStore
 from holdfast.stores.hot.redis_quota import Quota
 from holdfast.testing.flushqueue import claimed
-from holdfast.testing.handles import build
+from holdfast.testing.hot_handles import build
 from holdfast.testing.samples import NOW, later, write_at
 from holdfast.testing.servers import RedisServer, redis_server
 

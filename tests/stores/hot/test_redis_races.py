@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
-import subprocess
-import sys
 from collections import Counter
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
 
 from holdfast.stores.hot.redis import RedisHotStore
-from holdfast.testing.handles import build
+from holdfast.testing.hot_handles import build
 from holdfast.testing.linearizability import Contradiction, Op, check
 from holdfast.testing.samples import NOW, write_at
 from holdfast.testing.servers import RedisServer
 
 pytestmark = pytest.mark.no_cover  # repeats what others measure once
+
+Race = Callable[..., dict[str, Any]]
 
 ROUNDS = 40
 PROCESSES = 4
@@ -33,39 +32,7 @@ def url(request: pytest.FixtureRequest, prefix: str) -> str:
     return f"{server.url}?prefix={prefix}"
 
 
-def race(kind: str, url: str, *, rounds: int, store: str = "RedisHotStore") -> dict[str, Any]:
-    """Let processes of ``redis_racing.py`` go at once; what each was told, by its name."""
-    script = str(Path(__file__).with_name("redis_racing.py"))
-    names = ["p" * (number + 1) for number in range(PROCESSES)]
-    with contextlib.ExitStack() as stack:
-        running = [
-            stack.enter_context(
-                subprocess.Popen(
-                    [sys.executable, script, kind, store, url, name, str(rounds)],
-                    stdin=subprocess.PIPE,
-                    stdout=subprocess.PIPE,
-                    stderr=subprocess.PIPE,
-                    text=True,
-                )
-            )
-            for name in names
-        ]
-        for process in running:
-            assert process.stdout is not None
-            assert process.stdout.readline() == "ready\n"
-        told = {}
-        for process in running:
-            assert process.stdin is not None
-            process.stdin.write("go\n")
-            process.stdin.flush()
-        for name, process in zip(names, running, strict=True):
-            out, err = process.communicate(timeout=120)
-            assert process.returncode == 0, err
-            told[name] = msgspec.json.decode(out)
-    return told
-
-
-async def test_of_racing_processes_exactly_one_makes_each_step(url: str) -> None:
+async def test_of_racing_processes_exactly_one_makes_each_step(url: str, race: Race) -> None:
     store = await RedisHotStore.open(url)
     assert await store.write(write_at("s", 1), now=NOW)
     told = race("steps", url, rounds=ROUNDS)
@@ -75,7 +42,7 @@ async def test_of_racing_processes_exactly_one_makes_each_step(url: str) -> None
     await store.close()
 
 
-async def test_a_quota_is_exact_among_racing_processes(url: str) -> None:
+async def test_a_quota_is_exact_among_racing_processes(url: str, race: Race) -> None:
     told = race("creations", url, rounds=10)  # nobody has opened it yet: the processes race to lay it out, too
     made = [session for sessions in told.values() for session in sessions]
     assert len(made) == 10
@@ -87,7 +54,7 @@ async def test_a_quota_is_exact_among_racing_processes(url: str) -> None:
     await store.close()
 
 
-async def test_no_two_processes_are_granted_the_same_fence(url: str) -> None:
+async def test_no_two_processes_are_granted_the_same_fence(url: str, race: Race) -> None:
     store = await RedisHotStore.open(url)
     await build(store, 1)
     told = race("fences", url, rounds=ROUNDS)
@@ -96,32 +63,34 @@ async def test_no_two_processes_are_granted_the_same_fence(url: str) -> None:
     await store.close()
 
 
-async def test_all_processes_are_told_the_same_epochs_which_never_fall(url: str) -> None:
+async def test_all_processes_are_told_the_same_epochs_which_never_fall(url: str, race: Race) -> None:
     told = list(race("epochs", url, rounds=ROUNDS).values())
     assert all(answers == told[0] for answers in told)
     assert told[0] == sorted(told[0])
 
 
-async def contradictions(url: str, store: str = "RedisHotStore") -> tuple[list[Contradiction], Counter[str]]:
+async def contradictions(url: str, race: Race, broken: str = "") -> tuple[list[Contradiction], Counter[str]]:
     """What in a history of the processes cannot be, and what was asked."""
     hot = await RedisHotStore.open(url)
     assert await hot.write(write_at("s", 1), now=NOW)
     await hot.close()
-    told = race("history", url, rounds=150, store=store)
+    told = race("history", url, rounds=150, processes=PROCESSES, broken=broken)
     first = Op(client=0, verb="create", outcome="ok", invoked=0, returned=1, version=1, change="c1")
     ops = [first, *(op for part in told.values() for op in msgspec.convert(part, list[Op]))]
     return check(ops), Counter(f"{op.verb} {op.outcome}" for op in ops)
 
 
-async def test_r02_what_several_processes_are_told_is_linearizable(url: str) -> None:
-    found, counts = await contradictions(url)
+async def test_r02_what_several_processes_are_told_is_linearizable(url: str, race: Race) -> None:
+    found, counts = await contradictions(url, race)
     print(f"R02 on Redis: processes={PROCESSES} contradictions={len(found)} counts={dict(counts)}")
     assert [str(one) for one in found[:5]] == []
     assert min(counts["read ok"], counts["edit ok"], counts["edit refused"]) > 20
 
 
-@pytest.mark.parametrize(("store", "rule"), [("Unchecked", "unique"), ("Remembering", "order")])
-async def test_teeth_a_broken_store_is_caught(redis: RedisServer, prefix: str, store: str, rule: str) -> None:
+@pytest.mark.parametrize(("broken", "rule"), [("Unchecked", "unique"), ("Remembering", "order")])
+async def test_teeth_a_broken_store_is_caught(
+    redis: RedisServer, prefix: str, race: Race, broken: str, rule: str
+) -> None:
     """Two writers told saved at one version; a read that sees less than was acknowledged before it."""
-    found, _ = await contradictions(f"{redis.url}?prefix={prefix}", store)
+    found, _ = await contradictions(f"{redis.url}?prefix={prefix}", race, broken)
     assert rule in {one.rule for one in found}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from datetime import datetime
 from functools import partial
-from inspect import signature
-from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -14,18 +12,16 @@ from holdfast.drivers.redis import Script
 from holdfast.errors import HoldfastError
 from holdfast.model.session import SealedHead, SealedItem, Write
 from holdfast.stores.hot.redis import RedisHotStore
-from holdfast.testing.handles import Pair
 from holdfast.testing.hot import HotStoreSuite
 from holdfast.testing.servers import RedisServer
+from holdfast.testing.teeth import otherwise, run
+
+VALUES = {"step": 2}
 
 
 def without(script: Script, *edits: tuple[str, str]) -> Script:
     """A script with something in it put otherwise."""
-    source = script.source.decode()
-    for old, new in edits:
-        assert old in source
-        source = source.replace(old, new)
-    return Script.of(source)
+    return Script.of(otherwise(script.source.decode(), *edits))
 
 
 _WRITE, _PURGE = RedisHotStore.write_script, RedisHotStore.purge_script
@@ -155,21 +151,6 @@ async def test_a_store_that_breaks_a_promise_fails_its_test(
     broken: type[RedisHotStore], test: str, redis: RedisServer, prefix: str
 ) -> None:
     with pytest.raises((AssertionError, pytest.fail.Exception, HoldfastError)):
-        await run(broken, test, f"{redis.url}?prefix={prefix}")
-    await run(RedisHotStore, test, f"{redis.url}?prefix={prefix}-sound")
-
-
-async def run(store: type[RedisHotStore], test: str, url: str) -> None:
-    """Run a test of the suite as pytest would."""
-    method = getattr(HotStoreSuite(), test)
-    wanted = signature(method).parameters
-    given: dict[str, Any] = {"step": 2} if "step" in wanted else {}
-    if "connect" in wanted:
-        await method(connect=partial(store.open, url), **given)
-        return
-    pair: Pair = (await store.open(url), await store.open(url))
-    try:
-        await method(stores=pair, **given)
-    finally:
-        for handle in pair:
-            await handle.close()
+        await run(HotStoreSuite, test, VALUES, connect=partial(broken.open, f"{redis.url}?prefix={prefix}"))
+    sound = partial(RedisHotStore.open, f"{redis.url}?prefix={prefix}-sound")
+    await run(HotStoreSuite, test, VALUES, connect=sound)

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 from functools import partial
-from inspect import signature
 from typing import Any
 
 import pytest
@@ -18,18 +17,17 @@ from holdfast.errors import HoldfastError
 from holdfast.model.session import SealedHead, SealedItem, Write
 from holdfast.ports.hot import Backlog, Buried, Queued
 from holdfast.stores.hot.redis import RedisHotStore
-from holdfast.testing.flushqueue import BOUND
+from holdfast.testing.flushqueue import BOUND, Connect
 from holdfast.testing.servers import RedisServer
+from holdfast.testing.teeth import otherwise, run
 from holdfast.testing.tiered import TieredHotStoreSuite
+
+VALUES = {"status": "draft", "quota": None, "fence": 41}
 
 
 def without(script: Script, *edits: tuple[str, str]) -> Script:
     """A script with something in it put otherwise."""
-    source = script.source.decode()
-    for old, new in edits:
-        assert old in source
-        source = source.replace(old, new)
-    return Script.of(source)
+    return Script.of(otherwise(script.source.decode(), *edits))
 
 
 _WRITE, _CLAIM, _BURY = RedisHotStore.write_script, RedisHotStore.claim_script, RedisHotStore.bury_script
@@ -462,27 +460,10 @@ async def test_a_store_that_breaks_a_promise_fails_its_test(
     with monkeypatch.context() as hurried:
         hurried.setattr("holdfast.testing.flushqueue.PATIENCE", 3.0)
         with pytest.raises((AssertionError, pytest.fail.Exception, HoldfastError, TimeoutError)):
-            await run(broken, test, f"{redis.url}?prefix={prefix}")
-    await run(RedisHotStore, test, f"{redis.url}?prefix={prefix}-sound")
+            await run(TieredHotStoreSuite, test, VALUES, **gives(broken, f"{redis.url}?prefix={prefix}"))
+    await run(TieredHotStoreSuite, test, VALUES, **gives(RedisHotStore, f"{redis.url}?prefix={prefix}-sound"))
 
 
-async def run(store: type[RedisHotStore], test: str, url: str) -> None:
-    """Run a test of the suite as pytest would."""
-    method = getattr(TieredHotStoreSuite(), test)
-    given: dict[str, Any] = {"status": "draft", "quota": None, "fence": 41}
-    given = {name: value for name, value in given.items() if name in signature(method).parameters}
-    handles: list[RedisHotStore] = []
-
-    async def connect(**more: Any) -> RedisHotStore:
-        handles.append(await store.open(url, timeout=10.0, **more))
-        return handles[-1]
-
-    try:
-        fixtures: dict[str, Any] = {"connect": connect, "narrow": partial(connect, bound=BOUND)}
-        given |= {name: fixture for name, fixture in fixtures.items() if name in signature(method).parameters}
-        if "stores" in signature(method).parameters:
-            given["stores"] = (await connect(), await connect())
-        await method(**given)
-    finally:
-        for handle in handles:
-            await handle.close()
+def gives(store: type[RedisHotStore], url: str) -> dict[str, Connect]:
+    connect = partial(store.open, url, timeout=10.0)
+    return {"connect": connect, "narrow": partial(connect, bound=BOUND)}

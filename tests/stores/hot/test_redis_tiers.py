@@ -13,7 +13,7 @@ from holdfast.model.session import SealedItem
 from holdfast.ports.hot import Backlog, Buried
 from holdfast.stores.hot.redis import RedisHotStore
 from holdfast.testing.flushqueue import LONG, claimed, firsts, steps
-from holdfast.testing.handles import build
+from holdfast.testing.hot_handles import build
 from holdfast.testing.proxy import Proxy
 from holdfast.testing.samples import NOW, content, entry_at, head_at, write_at
 from holdfast.testing.servers import RedisServer, redis_cluster, redis_server

@@ -13,8 +13,8 @@ import pytest
 
 from holdfast.errors import TamperedError
 from holdfast.stores.hot.sqlite import SqliteHotStore
-from holdfast.testing.handles import Connect, build
 from holdfast.testing.hot import HotStoreSuite
+from holdfast.testing.hot_handles import Connect, build
 from holdfast.testing.samples import NOW, write_at
 
 Race = Callable[..., dict[str, Any]]
