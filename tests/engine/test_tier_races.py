@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +22,8 @@ from holdfast.model.session import Write
 from holdfast.stores.hot.redis import RedisHotStore
 from holdfast.testing.broken import Around
 from holdfast.testing.postgres import PostgresServer
-from holdfast.testing.servers import RedisServer, redis_server
+from holdfast.testing.servers import redis_server
 from holdfast.testing.tiers import ANA, BEN, ROOT, Apart, Idle, around, make, put, sound
-
-
-@pytest.fixture
-async def tiers(tmp_path: Path, redis: RedisServer, postgres: PostgresServer) -> AsyncIterator[Apart]:
-    async with Apart.on(tmp_path / "home", redis, postgres) as tiers:
-        yield tiers
 
 
 class Held(Around):
@@ -246,3 +239,48 @@ async def test_a_process_with_another_warm_tier_is_refused_before_it_takes_anyth
             await tiers.open(settings=replace(tiers.direct, warm=warm))
     assert await put(engine, session, "flushed where all flush", expected=1) == 2
     assert not await sound(engine)
+
+
+async def test_of_two_sweepers_that_purge_neither_lets_an_older_state_come_back(tiers: Apart) -> None:
+    engine, other = [await tiers.open(proxied=False) for _ in range(2)]
+    session = await make(engine)
+    store: Any = engine._journal.hot
+    head, items = await store.load(session)
+    entries = await store.entries(session, after=0, limit=10)
+    await engine.discard(session, ANA)
+    await engine.sweep(ROOT)
+    purged = await engine._journal.open(session)
+    for one in (engine, other):
+        await one._tiering.purge(purged)
+    assert await store.install(head, items, entries, fence=0) is False
+
+
+async def test_an_installer_that_comes_too_late_does_not_let_an_older_state_come_back(tiers: Apart) -> None:
+    installing: list[Held] = []
+    evicting: list[Held] = []
+
+    def wrap(store: Any, tier: str) -> Any:
+        if tier != "hot":
+            return store
+        installing.append(Held(store, "install", after=True))
+        evicting.append(Held(installing[0], "evict", after=True))
+        return evicting[0]
+
+    engine = await tiers.open(proxied=False)
+    with around(wrap):
+        late = await tiers.open(proxied=False)
+    store: Any = engine._journal.hot
+    session = await make(engine)
+    head, items = await store.load(session)
+    entries = await store.entries(session, after=0, limit=10)
+    await engine.suspend(session, ANA)
+    installing[0].armed = evicting[0].armed = True
+    reading = asyncio.create_task(late.read(session, ANA))
+    await installing[0].reached.wait()
+    await put(engine, session, "acknowledged", expected=1)
+    await engine.suspend(session, ANA)
+    installing[0].go.set()
+    await evicting[0].reached.wait()
+    assert await store.install(head, items, entries, fence=0) is False
+    evicting[0].go.set()
+    assert (await reading).header.version == 2

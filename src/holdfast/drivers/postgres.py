@@ -15,12 +15,13 @@ import re
 from collections.abc import AsyncIterator, Iterator, Sequence
 from types import TracebackType
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import urlencode, urlunsplit
 
 import asyncpg
 import msgspec
 
 from holdfast.drivers.batches import outcome
+from holdfast.drivers.store_url import StoreUrl
 from holdfast.errors import ConfigurationError, HoldfastError, StoreFullError, StoreUnavailableError, TamperedError
 
 CONNECT = 2.0
@@ -31,7 +32,8 @@ PATIENT = 60.0
 """Seconds to wait where a statement may have much to do: a migration, a purge."""
 
 _CONNECTIONS = 8
-_OWN = {"schema": "holdfast", "connections": str(_CONNECTIONS), "prepared": "0"}
+_MOST = 1_000
+_OWN = frozenset({"schema", "connections", "prepared"})
 _LIBPQ = frozenset(
     {"host", "port", "user", "password", "passfile", "dbname", "database", "service", "servicefile"}
     | {"sslmode", "sslcert", "sslkey", "sslrootcert", "sslcrl", "sslpassword", "sslnegotiation"}
@@ -108,28 +110,21 @@ class Place(msgspec.Struct, frozen=True):
         Raises:
             ConfigurationError: it says something that is not understood. The URL is not in the message.
         """
-        try:
-            parts = urlsplit(url)
-            query = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
-        except ValueError:
-            raise ConfigurationError("The URL of the PostgreSQL server cannot be read.") from None
-        own = _OWN | {name: value for name, value in query if name in _OWN}
-        libpq = [(name, value) for name, value in query if name not in _OWN]
-        for name, _ in libpq:
+        read = StoreUrl(url, "The URL of the PostgreSQL server", where=" in the PostgreSQL URL")
+        libpq = {name: value for name, value in read.query.items() if name not in _OWN}
+        for name in libpq:
             if name not in _LIBPQ:
                 known = ", ".join(sorted(_OWN))
                 raise ConfigurationError(
                     f"The URL of the PostgreSQL server asks for {name!r}, which is neither libpq's nor ours ({known})."
                 )
-        if not _SCHEMA.fullmatch(own["schema"]) or own["schema"].startswith("pg_"):
+        schema = read.query.get("schema", "holdfast")
+        if not _SCHEMA.fullmatch(schema) or schema.startswith("pg_"):
             raise ConfigurationError("The schema in the PostgreSQL URL is small letters, digits and underscores.")
-        counts = []
-        for name, least in (("connections", 1), ("prepared", 0)):
-            if not own[name].isascii() or not own[name].isdigit() or not least <= int(own[name]) <= 1_000:
-                raise ConfigurationError(f"In the PostgreSQL URL {name!r} is a number from {least} to 1000.")
-            counts.append(int(own[name]))
-        driver = urlunsplit(("postgresql", *parts[1:3], urlencode(libpq), ""))
-        return cls(driver, own["schema"], *counts)
+        connections = read.count("connections", _CONNECTIONS, 1, _MOST)
+        prepared = read.count("prepared", 0, 0, _MOST)
+        driver = urlunsplit(("postgresql", *read.parts[1:3], urlencode(libpq), ""))
+        return cls(driver, schema, connections, prepared)
 
 
 class RaisedError(Exception):

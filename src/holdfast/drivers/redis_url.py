@@ -16,10 +16,11 @@ and ``redis+cluster://host[:port],host…``. The query may name:
 from __future__ import annotations
 
 import re
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import unquote
 
 import msgspec
 
+from holdfast.drivers.store_url import StoreUrl
 from holdfast.errors import ConfigurationError
 
 SCHEMES = ("redis", "rediss", "redis+sentinel", "redis+cluster")
@@ -74,19 +75,12 @@ class RedisUrl(msgspec.Struct, frozen=True, kw_only=True):
             ConfigurationError: it cannot be; says what is allowed, and shows nothing of the URL but its scheme and the
                 names in its query.
         """
-        try:
-            parts = urlsplit(url)
-            given = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
-        except ValueError:
-            raise ConfigurationError("The Redis URL of the hot tier cannot be read.") from None
+        read = StoreUrl(url, "The Redis URL of the hot tier", where=" in a Redis URL")
+        parts, given = read.parts, read.query
         scheme = parts.scheme
         if scheme not in SCHEMES:
             raise ConfigurationError(f"{scheme}:// is no Redis URL; there are: {', '.join(SCHEMES)}.")
-        unknown = sorted(given.keys() - _KNOWN)
-        if unknown:
-            raise ConfigurationError(
-                f"A Redis URL takes no {', '.join(unknown)} in its query; it takes {', '.join(sorted(_KNOWN))}."
-            )
+        read.check_known("A Redis URL", _KNOWN)
         who, _, where = parts.netloc.rpartition("@")
         username, colon, password = who.partition(":")
         usual = _SENTINEL_PORT if scheme == "redis+sentinel" else _PORT
@@ -108,15 +102,15 @@ class RedisUrl(msgspec.Struct, frozen=True, kw_only=True):
             sentinel_password=given.get("sentinel_password"),
             service=service,
             db=db,
-            tls=scheme == "rediss" or _flag("tls", given.get("tls", "false")),
+            tls=scheme == "rediss" or read.flag("tls", False),
             ca=given.get("ca"),
             prefix=prefix,
-            partitions=int(_number("partitions", given.get("partitions", "64"), 1, _MOST_PARTITIONS, whole=True)),
+            partitions=read.count("partitions", 64, 1, _MOST_PARTITIONS),
             durability=durability,
-            timeout=_number("timeout", given.get("timeout", "0.7"), 0.01, 600),
-            connect=_number("connect", given.get("connect", "0.4"), 0.01, 600),
-            lanes=int(_number("lanes", given.get("lanes", "16"), 1, 64, whole=True)),
-            checks=_flag("checks", given.get("checks", "on")),
+            timeout=read.number("timeout", 0.7, 0.01, 600),
+            connect=read.number("connect", 0.4, 0.01, 600),
+            lanes=read.count("lanes", 16, 1, 64),
+            checks=read.flag("checks", True),
         )
 
     @property
@@ -151,21 +145,3 @@ def _path(scheme: str, parts: list[str]) -> tuple[str | None, int]:
     if len(parts) > 1 or (parts and not (parts[0].isascii() and parts[0].isdigit())):
         raise ConfigurationError("What follows the servers in a Redis URL is the number of a database.")
     return service, int(parts[0]) if parts else 0
-
-
-def _number(name: str, text: str, least: float, most: float, *, whole: bool = False) -> float:
-    try:
-        number = float(int(text)) if whole else float(text)
-    except ValueError:
-        number = -1.0
-    if not least <= number <= most:
-        raise ConfigurationError(f"{name} in a Redis URL is a number from {least:g} to {most:g}.")
-    return number
-
-
-def _flag(name: str, text: str) -> bool:
-    if text in ("true", "on", "yes", "1"):
-        return True
-    if text in ("false", "off", "no", "0"):
-        return False
-    raise ConfigurationError(f"{name} in a Redis URL is on or off.")

@@ -35,21 +35,10 @@ class _Manifest(msgspec.Struct, frozen=True, array_like=True):
     items: tuple[str, ...]
 
 
-class _Entry(msgspec.Struct, frozen=True, array_like=True):
-    step: int
-    version: int
-    commit: bool
-    change: str
-    header: bytes
-    payload: bytes
-    digest: bytes
-
-
-class _Item(msgspec.Struct, frozen=True, array_like=True):
-    id: bytes
-    version: int
-    sealed: bytes
-
+_Entry = tuple[int, int, bool, str, bytes, bytes, bytes]
+"""The fields of a ``SealedEntry``, but for its session."""
+_Item = tuple[bytes, int, bytes]
+"""Those of a ``SealedItem``, which has its bytes."""
 
 # Each object begins with a token of its archive's own: no two archives share an object, so that one which is restored
 # can be tidied up whatever has been archived since.
@@ -74,7 +63,7 @@ class Archiving:
         Returns:
             False if it has moved on meanwhile; it is as it was.
         """
-        token, parts, part, held, after = self._chance.token(), list[str](), list[_Entry](), 0, 0
+        token, parts, part, held, after = self._chance.token(), list[str](), list[tuple[object, ...]](), 0, 0
         while after < head.step:
             page = await self._warm.entries(head.id, after=after, limit=_PAGE, room=ROOM)
             page = [entry for entry in page if entry.step <= head.step]
@@ -84,13 +73,12 @@ class Archiving:
                 await self._blobs.remove(head.id, parts)  # somebody else has archived it, or purged it
                 return False
             after = page[-1].step
-            part += [_Entry(*astuple(entry)[1:]) for entry in page]
+            part += [astuple(entry)[1:] for entry in page]
             held += sum(len(entry.payload) for entry in page)
             if held >= ROOM or after >= head.step:
                 parts.append(await self._blobs.put(opened, _encode((token, part))))
                 part, held = [], 0
-        rows = [_Item(row.id, row.version, row.sealed or b"") for row in items]
-        pieces = [await self._blobs.put(opened, _encode((token, some))) for some in _cut(rows)]
+        pieces = [await self._blobs.put(opened, _encode((token, some))) for some in _cut(items)]
         manifest = _Manifest(_FORMAT, head.step, head.digest, tuple(parts), tuple(pieces))
         name = await self._blobs.put(opened, _encode((token, manifest)))
         _, snapshot = await self.read(opened, name)
@@ -102,7 +90,7 @@ class Archiving:
         return False
 
     async def read(self, opened: Opened, name: str) -> tuple[list[SealedEntry], Snapshot]:
-        """The log and the items of an archive, each entry linked to the one before.
+        """The log and the items of an archive: every step up to the last, each with the bytes of its digest.
 
         Raises:
             TamperedError: it is not what was written, or a part of it is missing.
@@ -122,9 +110,9 @@ class Archiving:
         log, rows = await asyncio.gather(self._parts(opened, manifest.entries), self._parts(opened, manifest.items))
         try:
             for part in log:
-                entries += [SealedEntry(session, *astuple(entry)) for entry in _entries.decode(part)[1]]
+                entries += [SealedEntry(session, *entry) for entry in _entries.decode(part)[1]]
             for part in rows:
-                items += [SealedItem(*astuple(row)) for row in _items.decode(part)[1]]
+                items += [SealedItem(*row) for row in _items.decode(part)[1]]
         except (msgspec.MsgspecError, UnicodeDecodeError):
             raise TamperedError(f"the archive of session {session}") from None
         steps = [entry.step for entry in entries]
@@ -190,14 +178,14 @@ class Archiving:
         return await asyncio.gather(*map(part, names))
 
 
-def _cut(rows: Sequence[_Item]) -> list[list[_Item]]:
-    """Rows in parts of about the size of a page of the log."""
-    parts: list[list[_Item]] = []
+def _cut(rows: Sequence[SealedItem]) -> list[list[tuple[object, ...]]]:
+    """The fields of rows, in parts of about the size of a page of the log."""
+    parts: list[list[tuple[object, ...]]] = []
     held = ROOM
     for row in rows:
         if held >= ROOM:
             parts.append([])
             held = 0
-        parts[-1].append(row)
-        held += len(row.sealed)
+        parts[-1].append(astuple(row))
+        held += len(row.sealed or b"")
     return parts

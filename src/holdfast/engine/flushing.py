@@ -21,6 +21,7 @@ from holdfast.engine.sealing import decode_entry
 from holdfast.engine.unsealing import Unsealing
 from holdfast.errors import (
     AlreadyExistsError,
+    ConfigurationError,
     ConflictError,
     HoldfastError,
     IntegrityError,
@@ -46,12 +47,18 @@ _GATHER = 0.2
 _SETTLE = 0.1
 """Seconds that a listing waits for what was written here a moment ago."""
 
+_MOST_SETTLED = 1_000
+"""Sessions that it waits for: more are not copied in that time. Others may have flushed them, and nobody says so."""
+
 _EVERYWHERE = 1.0
 """Seconds between two looks at what other processes have left on the queue."""
 
 _DEAD = 30.0
 """Seconds after which whoever has claimed an entry is taken for dead. One that lives only loses the work: a session
 copied twice is one."""
+
+_DOUBT = 0.01
+"""Seconds by which the hot tier's word on how long something has waited may be wrong: it counts in milliseconds."""
 
 _TRIES, _PAUSE, _LONGEST_PAUSE = 3, 0.1, 2.0
 _TRIM = 16
@@ -71,14 +78,15 @@ class Flushing:
         worker: str,
         observer: Observer | None = None,
     ) -> None:
-        """``worker``: a name that no other process has."""
+        """``worker``: a name that no other process has. ``flushed``: writes so far that it has copied off the queue."""
         self._hot, self._warm, self._unsealing = hot, warm, unsealing
-        self._worker, self._observer = worker, observer
+        self._worker, self._observer, self.flushed = worker, observer, 0
         self._wanted = asyncio.Event()
         self._running: asyncio.Task[None] | None = None
         self._generation = hot.generation
+        self._bound = True  # to this warm tier, by whoever opened the two
         self._settling: asyncio.Task[bool] | None = None
-        self._written: set[str] = set()  # by this process, and not flushed since
+        self._written: OrderedDict[str, None] = OrderedDict()  # by this process and not flushed by it, the newest last
         self._held: list[Queued] = []  # claimed, and not flushed yet because a tier did not answer
         self._rounds = asyncio.Lock()
         self._tries: dict[str, int] = {}
@@ -90,7 +98,10 @@ class Flushing:
 
     async def wake(self, session: str, step: int, digest: bytes) -> None:
         """An entry has landed: flush its session soon."""
-        self._written.add(session)
+        self._written[session] = None
+        self._written.move_to_end(session)
+        while len(self._written) > _MOST_SETTLED:
+            self._written.popitem(last=False)
         self._wanted.set()
 
     async def kept(self, session: str, step: int, digest: bytes) -> None:
@@ -137,28 +148,30 @@ class Flushing:
         return False
 
     async def _settle(self) -> bool:
-        written, self._written = self._written, set()
+        written, self._written = self._written, OrderedDict()
         try:
             outcomes = await self._copied(written)
         finally:
             self._settling = None
-        failed = {session for session, outcome in outcomes.items() if isinstance(outcome, UnavailableError)}
-        self._written |= failed
+        failed = [session for session, outcome in outcomes.items() if isinstance(outcome, UnavailableError)]
+        self._written = OrderedDict.fromkeys(failed) | self._written
         return not failed
 
-    async def drain(self) -> int:
+    async def drain(self) -> None:
         """Flush all that is on the queue, whoever wrote it and whoever has claimed it: the reply to a claim may have
-        been lost, and a session that two have copied is one; how many entries.
+        been lost, and a session that two have copied is one. What comes there meanwhile need not be waited for: others
+        may never stop to write.
 
         Raises:
             UnavailableError: a tier did not answer; what is not flushed stays on the queue.
         """
-        count = 0
-        while True:
-            done = await self.round(everywhere=True, idle=0.0)
-            count += done
-            if not done and not self._held:  # what fails for a reason of its own is held for a few rounds, then buried
-                return count
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        # What fails for a reason of its own is held for a few rounds, then buried.
+        while await self.round(everywhere=True, idle=0.0) or self._held:
+            asked = loop.time()  # and not when the answer is there, which is older than that
+            if not self._held and (await self._hot.backlog()).waited + _DOUBT <= asked - began:
+                return
 
     async def session(self, session: str) -> SealedHead | None:
         """Copy to the warm tier what it does not have of a session; the head it stands at there then.
@@ -169,6 +182,7 @@ class Flushing:
             UnavailableError: a tier did not answer.
         """
         standing: SealedHead | None = None
+        looked = False
         while True:
             head = await self._hot.head(session)
             kept = await self._warm.head(session)
@@ -182,9 +196,10 @@ class Flushing:
             try:
                 return await self._copy(head, kept)
             except TamperedError:
-                if standing is not None and kept == standing:
+                if looked and kept == standing:
                     raise
-                standing = kept  # another flusher may have gone on, and let the hot tier trim what it has copied
+                # Another flusher may have gone on, and let the hot tier trim what it has copied.
+                standing, looked = kept, True
 
     async def round(self, *, everywhere: bool, idle: float | None = None) -> int:
         """Claim, copy, acknowledge, once; how many entries are off the queue.
@@ -197,6 +212,8 @@ class Flushing:
 
     async def _round(self, everywhere: bool, idle: float) -> int:
         self._wanted.clear()
+        if not self._bound:
+            await self._bind()
         queued = self._held
         if len(queued) < _AT_ONCE // 2:  # a few that cannot be flushed just now hold nobody up
             limit = _AT_ONCE - len(queued)
@@ -209,18 +226,22 @@ class Flushing:
         outcomes = await self._copied(by_session)
         done: list[tuple[Queued, int]] = []
         gone: UnavailableError | None = None
+        flushed = 0
         for session, entries in by_session.items():
             outcome = outcomes[session]
             if not isinstance(outcome, Exception):  # None: it is in neither tier, and there is nothing to copy
                 done += [(one, one.step if outcome is None else outcome.step) for one in entries]
+                if outcome is not None:
+                    flushed += max(0, outcome.step - min(one.step for one in entries) + 1)
                 self._tries.pop(session, None)
-                self._written.discard(session)
+                self._written.pop(session, None)
             elif isinstance(outcome, UnavailableError):
                 gone = outcome
             elif await self._given_up(session, entries, outcome):
                 self._held = [one for one in self._held if one.session != session]
         if done:
             await self._hot.acknowledge(done)
+            self.flushed += flushed
             off = {(one.session, one.ticket) for one, _ in done}
             self._held = [one for one in self._held if (one.session, one.ticket) not in off]
         if gone is not None and not done:
@@ -261,7 +282,6 @@ class Flushing:
             # A session that is new there goes in one piece: a head must not stand there without its log.
             room = None if kept is None else ROOM
             page = await self._hot.entries(session, after=after, limit=head.step - after, room=room)
-            page = [entry for entry in page if entry.step <= head.step]
             self._check(head, page, after, parent)
             last = page[-1]
             if last.step == head.step:
@@ -292,8 +312,11 @@ class Flushing:
             await self._warm.rewrap(head.id, old=key, new=head.key)
 
     def _check(self, head: SealedHead, page: Sequence[SealedEntry], after: int, parent: bytes) -> None:
-        """Raise unless a page goes on where the warm tier's log ends."""
-        if not page or page[0].step != after + 1:
+        """Raise unless a page goes on where the warm tier's log ends, without a gap, and ends as the head says."""
+        steps = range(after + 1, after + len(page) + 1)
+        if not page or [entry.step for entry in page] != [*steps]:
+            raise TamperedError(f"the log of session {head.id}")
+        if page[-1].step == head.step and page[-1].digest != head.digest:
             raise TamperedError(f"the log of session {head.id}")
         if decode_entry(page[0].header, f"step {after + 1} of session {head.id}").parent != parent:
             raise AlreadyExistsError(f"another entry at step {after} of session {head.id}")
@@ -319,11 +342,26 @@ class Flushing:
             self._trimmed.popitem(last=False)
 
     async def _look(self) -> None:
-        """Tell of a hot tier that has come back empty: what was not flushed is lost, and somebody should know."""
+        """Tell of a hot tier that has come back empty: what was not flushed is lost, and somebody should know. With the
+        rest it has forgotten which warm tier it is flushed to.
+        """
         whole = await self._hot.whole()
         self._generation = self._hot.generation
-        if not whole and self._observer is not None:
-            self._observer.failed("hot", "emptied")
+        if not whole:
+            self._bound = False
+            if self._observer is not None:
+                self._observer.failed("hot", "emptied")
+
+    async def _bind(self) -> None:
+        """Say so again.
+
+        Raises:
+            ConfigurationError: it is flushed to another one by now.
+        """
+        warm = await self._warm.identity()
+        if await self._hot.bind(warm) != warm:
+            raise ConfigurationError("The hot tier is flushed to another warm tier since it came back empty.")
+        self._bound = True
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from msgspec.structs import replace
 
@@ -148,7 +148,7 @@ class Rehydrating:
         # Of what befell it in the warm tier while it was on its way up, nobody could tell it here.
         again = await self._warm.head(head.id)
         if again is None or again.key is None or again.digest != head.digest:
-            await tiered.evict(head.id, step=head.step, now=now, force=True)
+            await evicted(tiered, head.id, step=head.step, now=now)
             return
         if again.archive is not None:
             await self._archiving.restore(again)
@@ -193,3 +193,14 @@ class Rehydrating:
             if held >= _KEEP_BYTES:
                 return entries[-count:]
         return entries
+
+
+async def evicted(tiered: TieredHotStore, session: str, *, step: int, now: datetime) -> None:
+    """See that the hot tier does not have a session at a step, whatever lease on it is live.
+
+    By force only where there is a lease: force lets an older state come in its place, even where the session is not
+    there because somebody else was first.
+    """
+    gone = await tiered.evict(session, step=step, now=now)
+    if not gone and await tiered.lease(session, now=now) is not None:
+        await tiered.evict(session, step=step, now=now, force=True)

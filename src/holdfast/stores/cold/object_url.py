@@ -28,12 +28,13 @@ from collections.abc import Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import msgspec
 from obstore.exceptions import BaseError
 from obstore.store import AzureStore, GCSStore, LocalStore, MemoryStore, S3Store
 
+from holdfast.drivers.store_url import StoreUrl
 from holdfast.errors import ConfigurationError
 from holdfast.stores.cold.answers import reason
 from holdfast.stores.cold.directory import made
@@ -100,20 +101,13 @@ class ObjectUrl(msgspec.Struct, frozen=True, kw_only=True):
             ConfigurationError: it cannot be; says what is allowed, and shows nothing of the URL but its scheme and the
                 names in its query.
         """
-        try:
-            parts = urlsplit(url)
-            given = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
-            port = parts.port
-        except ValueError:
-            raise ConfigurationError("The URL of the cold tier cannot be read.") from None
+        read = StoreUrl(url, "The URL of the cold tier")
+        parts, given = read.parts, read.query
         scheme = parts.scheme
         if scheme not in _OPTIONS:
             raise ConfigurationError(f"{scheme}:// is no URL of a cold tier; there are: {', '.join(SCHEMES)}.")
-        unknown = sorted(given.keys() - _OPTIONS[scheme])
-        if unknown:
-            takes = ", ".join(sorted(_OPTIONS[scheme])) or "none"
-            raise ConfigurationError(f"{scheme}:// takes no {', '.join(unknown)} in its query; it takes {takes}.")
-        if parts.fragment or port is not None:
+        read.check_known(f"{scheme}://", _OPTIONS[scheme])
+        if parts.fragment or ":" in parts.netloc.rpartition("@")[2]:
             raise ConfigurationError(f"{scheme}:// takes no port and no fragment; a server is named by endpoint=.")
         if scheme == "memory":
             if parts.netloc or parts.path.strip("/"):
@@ -134,8 +128,8 @@ class ObjectUrl(msgspec.Struct, frozen=True, kw_only=True):
             region=_one_of("region", given.get("region"), _REGION, "as in eu-central-1"),
             virtual=_virtual(bucket, endpoint, given.get("addressing")),
             ca=given.get("ca"),
-            patience=_seconds(given.get("timeout")),
-            parts=scheme == "s3" and _flag("multipart", given.get("multipart", "on")),
+            patience=read.number("timeout", PATIENCE, 0.05, 600),
+            parts=scheme == "s3" and read.flag("multipart", True),
         )
 
     @property
@@ -293,23 +287,3 @@ def _one_of(name: str, text: str | None, allowed: re.Pattern[str], words: str) -
     if text is not None and allowed.fullmatch(text) is None:
         raise ConfigurationError(f"{name} is a name, {words}.")
     return text
-
-
-def _seconds(text: str | None) -> float:
-    if text is None:
-        return PATIENCE
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = -1.0
-    if not 0.05 <= seconds <= 600:
-        raise ConfigurationError("timeout is a number of seconds from 0.05 to 600.")
-    return seconds
-
-
-def _flag(name: str, text: str) -> bool:
-    if text in ("on", "true", "yes", "1"):
-        return True
-    if text in ("off", "false", "no", "0"):
-        return False
-    raise ConfigurationError(f"{name} is on or off.")

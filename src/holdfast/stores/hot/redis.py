@@ -288,7 +288,7 @@ class RedisHotStore(RedisQueue, TieredHotStore):
     async def defer(self, session: str, *, step: int, due: datetime | None) -> None:
         keys = self.keys.session(session)
         instant = b"" if due is None else number(due.timestamp())
-        names = (keys.session, self.keys.partition(session.encode()).due)
+        names = (keys.session, keys.partition.due)
         with self._open:
             await self._redis.run(self.defer_script, keys.tag, names, (session, step, instant))
 
@@ -312,7 +312,7 @@ class RedisHotStore(RedisQueue, TieredHotStore):
         if purged is None:
             for entry in await self.entries(session, after=int(floor or 1) - 1, limit=int(step)):
                 left += (entry.step, entry_row(replace(entry, payload=purged_payload(entry.payload))))
-        names = (keys.session, keys.log, self.keys.partition(session.encode()).due)
+        names = (keys.session, keys.log, keys.partition.due)
         given = (session, step, floor or b"1", *left)
         return bool(await self._redis.run(self.purge_script, keys.tag, names, given) == 1)
 
@@ -388,26 +388,26 @@ class RedisHotStore(RedisQueue, TieredHotStore):
         return bound.decode()
 
     async def evict(self, session: str, *, step: int, now: datetime, force: bool = False) -> bool:
-        keys, partition = self.keys.session(session), self.keys.partition(session.encode())
-        names = (keys.session, keys.log, partition.due, partition.moved, partition.evicted, partition.lately)
+        keys = self.keys.session(session)
+        partition = keys.partition
+        names = [keys.session, keys.log, partition.due, partition.moved, partition.evicted, partition.lately]
+        names += (partition.queue, partition.flushed)
         given = (session, step, number(now.timestamp()), b"1" if force else b"0")
         with self._open:
-            queue = (partition.queue, partition.flushed)
-            return bool(await self._redis.run(self.evict_script, keys.tag, (*names, *queue), given) == 1)
+            return bool(await self._redis.run(self.evict_script, keys.tag, names, given) == 1)
 
     async def install(
         self, head: SealedHead, items: Sequence[SealedItem], entries: Sequence[SealedEntry], *, fence: int
     ) -> bool:
-        keys, partition = self.keys.session(head.id), self.keys.partition(head.id.encode())
-        names = (keys.session, keys.log, partition.due, partition.moved, partition.written)
+        keys = self.keys.session(head.id)
+        partition = keys.partition
+        names = [keys.session, keys.log, partition.due, partition.moved, partition.written]
+        names += (partition.evicted, partition.lately, partition.flushed)
         fields, log = installed_of(head, items, entries, fence)
         due = b"" if head.due is None else number(head.due)
         given = (head.id, head.step, due, _INSTALL_HEAD + len(fields), *fields, *log)
         with self._open:
-            answer = await self._redis.run(
-                self.install_script, keys.tag, (*names, partition.evicted, partition.lately, partition.flushed), given
-            )
-        return bool(answer == 1)
+            return bool(await self._redis.run(self.install_script, keys.tag, names, given) == 1)
 
     async def size(self) -> HotSize:
         """The bytes are those of the servers, whatever else they keep."""

@@ -41,14 +41,6 @@ from typing import NamedTuple
 import msgspec
 
 
-class SessionKeys(NamedTuple):
-    """Where a session's keys are: ``tag`` is its partition's."""
-
-    tag: bytes
-    session: bytes
-    log: bytes
-
-
 class PartitionKeys(NamedTuple):
     """What a partition keeps of all its sessions."""
 
@@ -62,6 +54,15 @@ class PartitionKeys(NamedTuple):
     lately: bytes
     flushed: bytes
     mark: bytes
+
+
+class SessionKeys(NamedTuple):
+    """Where a session's keys are, and its partition's, which has the same ``tag``."""
+
+    tag: bytes
+    session: bytes
+    log: bytes
+    partition: PartitionKeys
 
 
 class Keys:
@@ -79,8 +80,9 @@ class Keys:
 
     def session(self, session: str) -> SessionKeys:
         id = session.encode()
-        tag = self.partition(id).tag
-        return SessionKeys(tag, b"{%s}:s:%s" % (tag, id), b"{%s}:l:%s" % (tag, id))
+        partition = self.partition(id)
+        tag = partition.tag
+        return SessionKeys(tag, b"{%s}:s:%s" % (tag, id), b"{%s}:l:%s" % (tag, id), partition)
 
     def stands(self, id: bytes) -> bytes:
         """Where a session of an id stands: the first of its keys."""

@@ -58,11 +58,11 @@ class Quota:
             if settled:
                 await self._redis.run(self._drop, tag, (owner,), settled)
                 continue
-            keys, partition = self._keys.session(head.id), self._keys.partition(head.id.encode())
+            keys = self._keys.session(head.id)
             here, evicted = await self._redis.ask_all(
                 [
                     (keys.tag, (b"EXISTS", keys.session)),
-                    (keys.tag, (b"HEXISTS", partition.evicted, head.id)),
+                    (keys.tag, (b"HEXISTS", keys.partition.evicted, head.id)),
                 ]
             )
             if here or evicted:
@@ -75,7 +75,7 @@ class Quota:
         for id, token in counted.items():
             keys = self._keys.session(id.decode())
             young = second - int(token.partition(b":")[0]) < _UNDER_WAY
-            names = (keys.session, self._keys.void(keys, token), self._keys.partition(id).evicted)
+            names = (keys.session, self._keys.void(keys, token), keys.partition.evicted)
             commands.append((self._settle, keys.tag, names, (id, b"1" if young else b"0", _REMEMBERED)))
         answers = await self._redis.run_all(commands)
         pairs = zip(counted.items(), answers, strict=True)

@@ -195,9 +195,7 @@ class SqliteWarmStore(WarmStore):
 
     async def identity(self) -> str:
         def job(connection: apsw.Connection) -> str:
-            connection.execute(
-                "INSERT INTO identity SELECT hex(randomblob(16)) WHERE NOT EXISTS (SELECT * FROM identity)"
-            )
+            connection.execute(_NAME)
             return str(connection.execute("SELECT id FROM identity").get)
 
         return await self._file.write(job)
