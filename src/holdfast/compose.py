@@ -218,9 +218,14 @@ _HERE = frozenset({"sqlite", "file", "memory"})
 Store = TypeVar("Store", HotStore, WarmStore, ColdStore)
 
 
+def is_remote(url: str) -> bool:
+    """Whether the store of a URL is reached over a network."""
+    return url.partition("://")[0] not in _HERE
+
+
 def _guarded(store: Store, port: type, tier: str, url: str, observer: Observer | None) -> Store:
     """A store that is timed for an observer, and that has a breaker if it is reached over a network."""
-    if url.partition("://")[0] in _HERE:
+    if not is_remote(url):
         return guarded(store, port, tier, observer=observer)
     breaker = Breaker(tier) if observer is None else Breaker(tier, tell=observer.broke)
     return guarded(store, port, tier, breaker=breaker, observer=observer)
@@ -247,4 +252,4 @@ async def _stop(task: asyncio.Task[None]) -> None:
         await task
 
 
-__all__ = ["KINDS", "Sinks", "kinds", "open_engine"]
+__all__ = ["KINDS", "Sinks", "is_remote", "kinds", "open_engine"]

@@ -47,7 +47,7 @@ def test_a_session_that_does_not_open_is_not_passed_over_in_silence(cli: Cli, se
     listed = cli("sessions", "list")
     assert session in listed.stderr
     assert "holdfast verify" in listed.stderr
-    assert cli.json("sessions", "list") == {"sessions": [], "cursor": None, "unreadable": [session]}
+    assert cli.json("sessions", "list") == {"sessions": [], "cursor": None, "unreadable": [session], "stale": False}
     assert cli.json("sessions", "list", who="ben")["unreadable"] == []
     assert cli.error("sessions", "show", session, code=8)["code"] == "tampered"
     assert cli.error("sessions", "show", session[:8], code=8)["code"] == "tampered"

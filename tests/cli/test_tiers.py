@@ -145,8 +145,8 @@ async def aged(home: Path) -> dict[str, str]:
 
 
 def test_a_flush_of_one_store_has_nothing_to_do(cli: Cli, session: str) -> None:
-    assert cli.json("tiers", "flush", "--retry") == {"flushed": 0, "dead_letters": 0}
-    assert "Nothing was waiting" in cli("tiers", "flush").stdout
+    assert cli.json("tiers", "flush", "--retry") == {"flushed": 0, "recovered": 0, "dead_letters": 0}
+    assert "Nothing was flushed" in cli("tiers", "flush").stdout
 
 
 def test_repair_of_what_is_well_says_so(cli: Cli, session: str) -> None:

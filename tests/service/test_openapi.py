@@ -118,7 +118,7 @@ def test_a_schema_has_one_meaning(document: dict[str, Any]) -> None:
     assert "Problem" not in routing.components(Routes("t").types)
     problems_of = document["components"]["schemas"]["Verified"]["properties"]["problems"]["items"]["$ref"]
     flaw = document["components"]["schemas"][problems_of.rpartition("/")[2]]
-    assert flaw["properties"].keys() == {"code", "what"}
+    assert flaw["properties"].keys() == {"code", "what", "unavailable"}
 
 
 def test_every_operation_says_what_it_is(told: list[Operation]) -> None:

@@ -25,7 +25,7 @@ from holdfast.testing.front import ADMIN, ANA, Front, opened
 from holdfast.testing.issuer import Issuer
 from holdfast.testing.listener import Event, Listener
 from holdfast.testing.postgres import PostgresServer, postgres_server
-from holdfast.testing.servers import RedisServer, redis_server
+from holdfast.testing.servers import RedisServer
 
 READ_ONLY, BACK = 2.0, 5.0  # promised is 1 s; the rest is for a machine that is busy with other tests
 """Seconds within which it reads on, and within which it writes again (R11)."""
@@ -35,22 +35,9 @@ HUNG = 30.0
 
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[PostgresServer]:
+    """A server of this file's own: a test kills it."""
     with postgres_server() as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
-    with redis_server(tmp_path_factory.mktemp("redis")) as server:
-        yield server
-
-
-@pytest.fixture
-def redis(running: RedisServer) -> RedisServer:
-    """A Redis that runs, whatever a test before did to it."""
-    if running.process is None:
-        running.start()
-    return running
 
 
 @pytest.fixture

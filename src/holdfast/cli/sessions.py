@@ -58,7 +58,9 @@ async def list_(
     )
     if call.json:
         listed = [described(header) for header in page.headers]
-        return emit({"sessions": listed, "cursor": page.cursor, "unreadable": page.unreadable})
+        return emit({"sessions": listed, "cursor": page.cursor, "unreadable": page.unreadable, "stale": page.stale})
+    if page.stale:
+        note("The hot tier does not answer: this is what the warm tier has; there may be newer states and sessions.")
     if page.unreadable:
         number = counted(len(page.unreadable), "session")
         note(f"{number} of yours cannot be read: {', '.join(page.unreadable[:4])}; run `holdfast verify`.")

@@ -75,8 +75,8 @@ async def status(
 ) -> None:
     """Show what each tier holds and whether it answers.
 
-    Also what is on its way to the warm tier, and dead letters: writes that could not be copied there, with the reason.
-    Exit 7 if a tier does not answer.
+    Also why one does not, what is on its way to the warm tier, and dead letters: writes that could not be copied
+    there, with the reason. Exit 7 if a tier does not answer.
     """
     import asyncio
 
@@ -118,6 +118,8 @@ def _show(call: Call, state: Tiers, answers: dict[str, str]) -> bool:
         [(*row, _answer(row[0], answers)) for row in (*rows, ("cold", *cold))],
         right=("sessions", "size"),
     )
+    for tier, reason in state.troubles.items():
+        say(styled(f"The {tier} tier does not answer: {clean(one_line(reason, 200))}.", "red"))
     if not state.tiered:
         say("Hot and warm are one store: nothing is ever on its way between them.")
         return well
@@ -157,14 +159,16 @@ async def flush(
     """
     with progress("flushing", None, quiet=call.json) as reached:
         async with _watched(call, reached):
-            flushed = await call.engine.flush(call.admin, retry=retry)
-    state = await call.engine.tiers(call.admin)
-    left = 0 if state.flush is None else state.flush.buried
+            told = await call.engine.flush(call.admin, retry=retry)
     if call.json:
-        return emit({"flushed": flushed, "dead_letters": left})
-    say(f"{counted(flushed, 'write')} flushed." if flushed else "Nothing was waiting to be flushed.")
-    if left:
-        note(f"{counted(left, 'dead letter')} could not be: `holdfast tiers status` says why.")
+        return emit({"flushed": told.flushed, "recovered": told.recovered, "dead_letters": told.buried})
+    if told.flushed or not told.recovered:  # else another process has done it
+        say(f"{counted(told.flushed, 'write')} flushed." if told.flushed else "Nothing was flushed.")
+    if told.recovered:
+        say(f"{counted(told.recovered, 'dead letter')} recovered.")
+    if told.buried:
+        more = "`holdfast tiers status` says why" + ("." if retry else ", `holdfast tiers flush --retry` tries again.")
+        note(f"{counted(told.buried, 'dead letter')} left: {more}")
     return None
 
 

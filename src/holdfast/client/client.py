@@ -22,7 +22,7 @@ from holdfast.engine.labels import Label
 from holdfast.engine.publishing import Preview, Progress
 from holdfast.engine.retention import Swept
 from holdfast.engine.rotation import KeyIds, Rotated
-from holdfast.engine.tiering import Tiers
+from holdfast.engine.tiering import Flushed, Tiers
 from holdfast.engine.verification import Verified
 from holdfast.errors import (
     InvalidChangeError,
@@ -167,7 +167,10 @@ class Client:
         after: str | None = None,
         limit: int = 50,
     ) -> Page:
-        """Sessions this principal may see, newest first; ``text`` is looked for in the title."""
+        """Sessions this principal may see, newest first; ``text`` is looked for in the title.
+
+        While the hot tier is gone the page and its headers are marked as stale.
+        """
         query = {"kind": kind, "status": status, "tier": tier, "owner": owner, "text": text, "after": after}
         return await self._get("/v1/sessions", Page, {**query, "limit": _bounded(limit)})
 
@@ -550,18 +553,19 @@ class Client:
                     raise ServiceError(f"The service sent a line of more than {_MOST_LINE:,} bytes.")
 
     async def tiers(self) -> Tiers:
-        """How far each tier is: what it holds, and what is on its way between them."""
+        """How far each tier is: what it holds, what is on its way between them, and why one does not answer."""
         return await self._get("/v1/tiers", Tiers)
 
-    async def flush(self, *, retry: bool = False) -> int:
-        """Copy to the warm tier, now, what it does not have yet; how many writes were waiting.
+    async def flush(self, *, retry: bool = False) -> Flushed:
+        """Copy to the warm tier, now, what it does not have yet; how many writes that was, and what dead letters are
+        left.
 
         Sent again if need be: what is there already is not copied twice; the answer tells of the last time alone.
 
         Args:
             retry: try the dead letters again too.
         """
-        return (await self._do("POST", "/v1/tiers/flush", _Flushed, {"retry": retry}, long=True)).flushed
+        return await self._do("POST", "/v1/tiers/flush", Flushed, {"retry": retry}, long=True)
 
     async def keys(self) -> KeyIds:
         """Which key-encryption keys there are."""
@@ -692,10 +696,6 @@ class Client:
 
 class _Participants(msgspec.Struct):
     lease: Lease | None
-
-
-class _Flushed(msgspec.Struct):
-    flushed: int
 
 
 class _Health(msgspec.Struct):

@@ -6,8 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import msgspec
+from msgspec.structs import replace
 
-from holdfast.engine.gate import Gate
+from holdfast.engine.gate import STALE, Gate
 from holdfast.model.access import Principal
 from holdfast.model.cursor import PageCursor, read_page_cursor, write_cursor
 from holdfast.model.session import GONE, Header, SealedHead, Tier
@@ -21,12 +22,14 @@ class Page(msgspec.Struct, frozen=True):
     """Session headers, newest first, and the cursor of the page after; None after the last.
 
     ``unreadable`` names the principal's own sessions met on the way (an admin's: all) that are there but do not open:
-    absent and corrupt are two different answers.
+    absent and corrupt are two different answers. ``stale``: the hot tier does not answer, so that there may be newer
+    states, and sessions that are not here.
     """
 
     headers: tuple[Header, ...]
     cursor: str | None
     unreadable: tuple[str, ...] = ()
+    stale: bool = False
 
 
 class Catalogue:
@@ -36,12 +39,26 @@ class Catalogue:
         self._warm, self._gate = warm, gate
 
     async def find(
-        self, who: Principal, query: Query, text: str | None, tier: Tier | None, after: str | None, limit: int
+        self,
+        who: Principal,
+        query: Query,
+        text: str | None,
+        tier: Tier | None,
+        after: str | None,
+        limit: int,
+        *,
+        stale: bool = False,
     ) -> Page:
-        """Sessions that match and that this principal may know of; ``text`` is looked for in titles, case aside."""
+        """Sessions that match and that this principal may know of; ``text`` is looked for in titles, case aside.
+
+        Args:
+            stale: mark what is found as perhaps not the newest.
+        """
         cursor = read_page_cursor(after) if after else None
         if not all(map(is_text, filter(None, (query.owner, query.kind, query.status)))):
             return Page((), None)  # no store can hold such words, so no session has them
+        if stale:
+            STALE.set(True)
         wanted = None if text is None else text.casefold()
         found: list[Header] = []
         unreadable: list[str] = []
@@ -54,12 +71,12 @@ class Catalogue:
                 continue
             if tier is not None and header.tier is not tier:
                 continue
-            found.append(header)
+            found.append(replace(header, stale=True) if stale else header)
             if len(found) > limit:
                 last = found[limit - 1]
                 cursor_of_last = write_cursor(PageCursor(last.created.timestamp(), last.id))
-                return Page(tuple(found[:limit]), cursor_of_last, tuple(unreadable))
-        return Page(tuple(found), None, tuple(unreadable))
+                return Page(tuple(found[:limit]), cursor_of_last, tuple(unreadable), stale)
+        return Page(tuple(found), None, tuple(unreadable), stale)
 
     async def all(self, query: Query, after: PageCursor | None = None) -> AsyncIterator[SealedHead]:
         """Every session that matches, newest first, for whoever may see all of them. Others get their turn between."""

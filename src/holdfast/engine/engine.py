@@ -14,6 +14,7 @@ from typing import Any, overload
 import msgspec
 from msgspec.structs import replace
 
+from holdfast.engine.answering import Answering
 from holdfast.engine.archiving import Archiving
 from holdfast.engine.aside import Aside
 from holdfast.engine.audit import Audit
@@ -39,7 +40,7 @@ from holdfast.engine.retention import Retaining, Swept
 from holdfast.engine.revoking import Revoking
 from holdfast.engine.rotation import KeyIds, Rotated, Rotation
 from holdfast.engine.sealing import KeyRing
-from holdfast.engine.tiering import Tiering, Tiers
+from holdfast.engine.tiering import Flushed, Tiering, Tiers
 from holdfast.engine.trail import Trail
 from holdfast.engine.unsealing import Unsealing
 from holdfast.engine.verification import Verification, Verified
@@ -104,6 +105,7 @@ class Engine:
 
     ``tiered`` is the hot store where it is apart from the warm one, None where the two are one.
     ``revoking`` is for whoever verifies tokens: what is revoked, of every tenant.
+    ``answering`` is for whoever tells an operator of the tiers.
     """
 
     def __init__(
@@ -127,6 +129,7 @@ class Engine:
         after = (policy.archive_after,) if tiered is None else (policy.suspend_after, policy.archive_after)
         rest = min((seconds for seconds in after if seconds is not None), default=None)
         self._blobs = blobs = Blobs(cold)
+        self.answering = Answering(hot, warm, blobs)
         unsealing, log = Unsealing(ring, chance), Log(hot, warm, tiered=tiered is not None)
         archiving = Archiving(warm, blobs, unsealing, chance)
         rehydrating = Rehydrating(hot, tiered, warm, archiving, unsealing, log, clock, rest)
@@ -250,12 +253,16 @@ class Engine:
         after: str | None = None,
         limit: int = 50,
     ) -> Page:
-        """Sessions this principal may see, newest first; ``text`` is looked for in the title."""
+        """Sessions this principal may see, newest first; ``text`` is looked for in the title.
+
+        While the hot tier is gone the page and its headers are marked as stale.
+        """
         with self._gate.asked(who, "find") as asked:
             await self._tiering.settle()
             is_member = not who.roles & {"admin", "auditor"}
             query = Query(who.tenant, owner, kind, status, who.id if is_member else None)
-            page = await self._catalogue.find(who, query, text, tier, after, _bounded(limit))
+            stale = not await self._tiering.answers()
+            page = await self._catalogue.find(who, query, text, tier, after, _bounded(limit), stale=stale)
             asked.done()
             return page
 
@@ -783,23 +790,23 @@ class Engine:
                 yield chain
 
     async def tiers(self, who: Principal) -> Tiers:
-        """How far each tier is: what it holds, and what is on its way between them."""
+        """How far each tier is: what it holds, what is on its way between them, and why one does not answer."""
         with self._gate.asked(who, "tiers") as asked:
             self._gate.serve(who, "tiers")
             asked.done()
-            return await self._tiering.state()
+            state, troubles = await asyncio.gather(self._tiering.state(), self.answering.troubles())
+            return replace(state, troubles=troubles)
 
-    async def flush(self, who: Principal, *, retry: bool = False) -> int:
-        """Copy to the warm tier, now, what it does not have yet; how many writes were waiting.
+    async def flush(self, who: Principal, *, retry: bool = False) -> Flushed:
+        """Copy to the warm tier, now, what it does not have yet; how many writes that was, and what dead letters are
+        left.
 
         Args:
             retry: try the dead letters again too.
         """
         with self._gate.asked(who, "flush") as asked:
             self._gate.serve(who, "flush")
-            if retry:
-                await self._tiering.retry()
-            flushed = await self._tiering.flush()
+            flushed = await self._tiering.drain(retry=retry)
             asked.done()
             return flushed
 
@@ -880,16 +887,7 @@ class Engine:
 
     async def health(self) -> dict[str, str]:
         """Each tier asked whether it answers: ``ok``, or the code of the error."""
-        asked = {
-            "hot": self._journal.hot.head("-"),
-            "warm": self._journal.warm.head("-"),
-            "cold": self._blobs.answers(),
-        }
-        found = await asyncio.gather(*asked.values(), return_exceptions=True)
-        return {
-            tier: "ok" if not isinstance(said, BaseException) else getattr(said, "code", type(said).__name__)
-            for tier, said in zip(asked, found, strict=True)
-        }
+        return await self.answering.codes()
 
     def start(self) -> None:
         """Begin with what the engine does by itself while it is open: flush what lands, where tiers are apart."""

@@ -13,6 +13,7 @@ from holdfast.engine.archiving import Archiving
 from holdfast.engine.flushing import Flushing
 from holdfast.engine.journal import Journal
 from holdfast.engine.opened import Opened
+from holdfast.engine.rehydrating import evicted
 from holdfast.errors import HoldfastError, SessionBusyError, SessionNotFoundError
 from holdfast.model.session import GONE, Header, SealedHead, SealedItem, Status, Tier
 from holdfast.ports.clock import Clock
@@ -37,6 +38,7 @@ class Tiers(msgspec.Struct, frozen=True):
         flush: the flush queue; None where there is none, or the hot tier does not answer.
         buried: dead letters, up to a hundred.
         hot, warm: what they hold; None for one that does not answer.
+        troubles: of each tier that does not answer why, in few words; empty where all do, or they were not asked.
     """
 
     tiered: bool
@@ -44,6 +46,21 @@ class Tiers(msgspec.Struct, frozen=True):
     buried: tuple[Buried, ...] = ()
     hot: HotSize | None = None
     warm: WarmSize | None = None
+    troubles: dict[str, str] = {}
+
+
+class Flushed(msgspec.Struct, frozen=True):
+    """What came of a flush.
+
+    Attributes:
+        flushed: writes that waited, those of dead letters included, and are in the warm tier now.
+        recovered: dead letters that were tried again and are none any more.
+        buried: dead letters that there are now, those that came back included.
+    """
+
+    flushed: int = 0
+    recovered: int = 0
+    buried: int = 0
 
 
 class Below(msgspec.Struct, frozen=True):
@@ -75,15 +92,40 @@ class Tiering:
     def tiered(self) -> bool:
         return self._tiered is not None
 
-    async def flush(self, session: str | None = None) -> int:
-        """Copy to the warm tier what it does not have yet, of a session or of all; how many writes were waiting."""
+    async def flush(self, session: str | None = None) -> None:
+        """Copy to the warm tier what it does not have yet, of a session or of all."""
         if self._flushing is None:
-            return 0
+            return
         if session is None:
-            return await self._flushing.drain()
-        before = await self._journal.warm.head(session)
-        after = await self._flushing.session(session)
-        return 0 if after is None else after.step - (0 if before is None else before.step)
+            await self._flushing.drain()
+        else:
+            await self._flushing.session(session)
+
+    async def drain(self, *, retry: bool) -> Flushed:
+        """Flush all that waits, if asked to the dead letters too; what came of it.
+
+        Other processes may do some of it: their writes are not counted, but what has become of the letters is.
+        """
+        if self._tiered is None or self._flushing is None:
+            return Flushed()
+        before = self._flushing.flushed
+        tried = await self._tiered.buried(limit=_MOST_LETTERS) if retry else []
+        if retry:
+            await self._tiered.exhume()
+        await self._flushing.drain()
+        left = [letter.session for letter in await self._tiered.buried(limit=_MOST_LETTERS)]
+        again = set(left)
+        recovered = sum(letter.session not in again for letter in tried)
+        return Flushed(self._flushing.flushed - before, recovered, len(left))
+
+    async def answers(self) -> bool:
+        """Whether a hot tier of its own answers; where hot and warm are one that is not asked."""
+        try:
+            if self._tiered is not None:
+                await self._tiered.head("-")
+        except HoldfastError:
+            return False
+        return True
 
     async def settle(self) -> None:
         """Let this process's own writes be found in listings, which are the warm tier's."""
@@ -181,10 +223,7 @@ class Tiering:
         else:
             await self._flushing.session(session)
             await self._journal.warm.purge(session)
-            now = self._clock.now()
-            # Not by force, which would let an older state come in its place, unless a lease on it is live.
-            if not await self._tiered.evict(session, step=step, now=now):
-                await self._tiered.evict(session, step=step, now=now, force=True)
+            await evicted(self._tiered, session, step=step, now=self._clock.now())
         self._journal.forget(session)
 
     def wanted(self, header: Header, now: datetime) -> Tier | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 
 import msgspec
+from msgspec.structs import replace
 
 from holdfast.engine.archiving import Archiving
 from holdfast.engine.audit import Audit
@@ -19,7 +20,10 @@ from holdfast.errors import (
     HoldfastError,
     IntegrityError,
     SessionGoneError,
+    StoreUnavailableError,
     TamperedError,
+    TierBehindError,
+    UnavailableError,
 )
 from holdfast.model.change import apply
 from holdfast.model.entry import GENESIS, SealedEntry, entry_digest
@@ -31,10 +35,24 @@ _PAGE = 256
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """One thing that does not add up: a stable code, and a sentence without content."""
+    """One thing that does not add up: a stable code, and a sentence without content.
+
+    ``unavailable``: it could not be looked at just now, because what holds it did not answer. That says nothing of what
+    is stored.
+    """
 
     code: str
     what: str
+    unavailable: bool = False
+
+    @classmethod
+    def of(cls, error: HoldfastError) -> Problem:
+        """What an error says of a session. Two tiers that differ are both there to be looked at."""
+        unavailable = isinstance(error, UnavailableError) and not isinstance(error, TierBehindError)
+        what = str(error)
+        if isinstance(error, StoreUnavailableError):  # who reads has no change to send again
+            what = f"the {error.store} store did not answer ({error.reason})"
+        return cls(error.code, what, unavailable)
 
 
 class Verified(msgspec.Struct, frozen=True):
@@ -54,6 +72,11 @@ class Verified(msgspec.Struct, frozen=True):
     @property
     def ok(self) -> bool:
         return not self.problems
+
+    @property
+    def differs(self) -> bool:
+        """Whether something was looked at that does not add up; if not ``ok`` either, some could not be looked at."""
+        return any(not problem.unavailable for problem in self.problems)
 
 
 class Verification:
@@ -108,7 +131,7 @@ class Verification:
         except SessionGoneError:
             return Verified(session, tuple(problems), entries)
         except HoldfastError as error:
-            problems.append(Problem(error.code, str(error)))
+            problems.append(Problem.of(error))
             return Verified(session, tuple(problems), entries)
         header = opened.header
         if head.created != header.created.timestamp():
@@ -129,7 +152,7 @@ class Verification:
             entries, snapshot = await self._archiving.read(opened, name)
             self._journal.unseal_items(opened, snapshot.items)
         except HoldfastError as error:
-            return Verified(head.id, (*problems, Problem(error.code, str(error))))
+            return Verified(head.id, (*problems, Problem.of(error)))
         parent, version, wrong = GENESIS, 0, None
         for count, entry in enumerate(entries, 1):
             wrong = _broken(entry, count, parent, version, purged=False)
@@ -178,8 +201,8 @@ class Verification:
                     apply(items, entry.changes, entry.version, entry.step)
                     after = entry.step
         except (HoldfastError, ValueError) as error:
-            code = error.code if isinstance(error, HoldfastError) else "log-chain"
-            problems.append(Problem(code, f"step {after + 1}: {error}"))
+            found = Problem.of(error) if isinstance(error, HoldfastError) else Problem("log-chain", str(error))
+            problems.append(replace(found, what=f"step {after + 1}: {found.what}"))
             return
         if items != opened.items:
             differing = {key for key in items.keys() | opened.items.keys() if items.get(key) != opened.items.get(key)}
@@ -193,7 +216,7 @@ class Verification:
             try:
                 await self._blobs.get(opened, name)
             except HoldfastError as error:
-                problems.append(Problem(error.code, str(error)))
+                problems.append(Problem.of(error))
         return len(opened.header.blobs)
 
     async def _check_receipts(self, opened: Opened, sink: Sink, problems: list[Problem]) -> None:
@@ -211,7 +234,7 @@ class Verification:
                     Problem("publication-differs", f"what is live at {receipt.target} is not the receipt's")
                 )
         except HoldfastError as error:
-            problems.append(Problem(error.code, str(error)))
+            problems.append(Problem.of(error))
 
 
 def _broken(entry: SealedEntry, step: int, parent: bytes, version: int, purged: bool) -> str | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
 from collections.abc import AsyncIterator
@@ -16,7 +17,8 @@ from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 
-from holdfast.compose import kinds, open_engine
+from holdfast.compose import is_remote, kinds, open_engine
+from holdfast.engine.engine import Engine
 from holdfast.errors import HoldfastError, InvalidRequestError, RouteNotFoundError
 from holdfast.ports.observer import Observers
 from holdfast.service import answers, problems, routing
@@ -83,10 +85,13 @@ def create_app(settings: Settings, **engine: Any) -> FastAPI:
             await asked.open()
             meters.attach(opened)
             service.open(opened, asked)
+            asking = asyncio.create_task(_ask_cold(opened, service), name="holdfast-cold")
             try:
                 yield
             finally:
                 service.stopping.set()
+                asking.cancel()
+                await asyncio.gather(asking, return_exceptions=True)
                 await asked.close()
 
     app = FastAPI(
@@ -175,6 +180,21 @@ def _described(app: FastAPI, declared: list[Routes]) -> dict[str, Any]:
         }
         app.openapi_schema = document
     return app.openapi_schema
+
+
+async def _ask_cold(engine: Engine, service: Service) -> None:
+    """Ask the cold tier once, as nothing else may for days, and say if it cannot be used as it is set.
+
+    Nobody waits for it: without it only archives, sources and bundles cannot be had.
+    """
+    if not is_remote(service.settings.cold_url):
+        return
+    try:
+        reason = (await engine.answering.troubles()).get("cold")
+    except Exception as error:
+        reason = type(error).__name__
+    if reason is not None:
+        service.logs.event("cold_failed", "warning", reason=reason)
 
 
 async def _refused(request: Request, error: Exception) -> Response:

@@ -89,7 +89,7 @@ _RECEIPT = {
 EXAMPLES: Mapping[str, Any] = {
     "Session": _HEADER,
     "Whole": {**_HEADER, "items": [_ITEM]},
-    "Page": {"sessions": [_HEADER], "cursor": None, "unreadable": []},
+    "Page": {"sessions": [_HEADER], "cursor": None, "unreadable": [], "stale": False},
     "Item": _ITEM,
     "Committed": {
         "session": _ID,
@@ -162,8 +162,9 @@ EXAMPLES: Mapping[str, Any] = {
         "buried": [{"session": _ID, "step": 2, "reason": "unreadable"}],
         "hot": {"sessions": 812, "bytes": 96_468_992},
         "warm": {"sessions": 40_215, "archived": 31_007, "bytes": 2_147_483_648},
+        "troubles": {"cold": "it answered 404 NoSuchBucket"},
     },
-    "Flushed": {"flushed": 3},
+    "Flushed": {"flushed": 3, "recovered": 1, "buried": 0},
     "KeyIds": {"active": "key-yfpwb6d6p24t", "ids": ["key-yfpwb6d6p24t"]},
     "Rotated": {"key_id": "key-h6pxoixg6rco", "sessions": 43, "failed": [], "dropped": []},
     "Revocation": {

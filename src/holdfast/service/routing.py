@@ -176,7 +176,7 @@ class Routes:
             summary: what it does in a few words, if not the beginning of its docstring.
         """
         headers = {**(_STATE_HEADERS if state else {}), **(_WRITE_HEADERS if writes else {})}
-        if method == "GET" and "{session}" in path:
+        if method == "GET" and ("{session}" in path or verb == "find"):
             headers |= _READ_HEADERS
         if status == 201:
             headers |= _MADE_HEADERS

@@ -126,19 +126,20 @@ class WholeForm(SessionForm, frozen=True):
 
 class PageForm(msgspec.Struct, frozen=True):
     """Sessions, newest first, and the cursor of the page after; null after the last. ``unreadable`` names those that
-    are there but do not open.
+    are there but do not open. ``stale``: the hot tier does not answer, so that there may be newer states and sessions.
     """
 
     sessions: tuple[SessionForm, ...]
     cursor: str | None = None
     unreadable: tuple[str, ...] = ()
+    stale: bool = False
 
     @classmethod
     def of(cls, page: Page) -> PageForm:
-        return cls(tuple(map(SessionForm.of, page.headers)), page.cursor, page.unreadable)
+        return cls(tuple(map(SessionForm.of, page.headers)), page.cursor, page.unreadable, page.stale)
 
     def page(self) -> Page:
-        return Page(tuple(form.header() for form in self.sessions), self.cursor, self.unreadable)
+        return Page(tuple(form.header() for form in self.sessions), self.cursor, self.unreadable, self.stale)
 
 
 class CommittedForm(msgspec.Struct, frozen=True):

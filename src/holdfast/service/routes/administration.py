@@ -11,7 +11,7 @@ from starlette.responses import Response, StreamingResponse
 
 from holdfast.engine.retention import Swept
 from holdfast.engine.rotation import KeyIds, Rotated
-from holdfast.engine.tiering import Tiers
+from holdfast.engine.tiering import Flushed, Tiers
 from holdfast.engine.verification import Verified
 from holdfast.errors import InvalidChangeError
 from holdfast.model.audit import AuditLine
@@ -37,12 +37,6 @@ class Whoami(msgspec.Struct, frozen=True):
     id: str
     tenant: str
     roles: tuple[str, ...]
-
-
-class Flushed(msgspec.Struct, frozen=True):
-    """How many writes were waiting."""
-
-    flushed: int
 
 
 @routes("GET", "/whoami", "whoami", answers=Whoami, errors=EVERY)
@@ -98,7 +92,9 @@ async def verify(
 
 @routes("GET", "/tiers", "tiers", answers=Tiers, errors=_ADMIN)
 async def read_tiers(request: Request, who: Who) -> Response:
-    """How far each tier is: what it holds, and what is on its way from the hot one to the warm one."""
+    """How far each tier is: what it holds, what is on its way from the hot one to the warm one, and why one does not
+    answer.
+    """
     return answers.answer(await service_of(request).engine.tiers(who))
 
 
@@ -113,10 +109,10 @@ async def read_tiers(request: Request, who: Who) -> Response:
     errors=_ADMIN,
 )
 async def flush_tiers(request: Request, who: Who) -> Response:
-    """Copy to the warm tier, now, what it does not have yet."""
+    """Copy to the warm tier, now, what it does not have yet, and tell what dead letters are left."""
     service = service_of(request)
     asked = await service.take(request, Flushing, default=Flushing())
-    return answers.answer(Flushed(await service.engine.flush(who, retry=asked.retry)))
+    return answers.answer(await service.engine.flush(who, retry=asked.retry))
 
 
 @routes("GET", "/keys", "rotate-keys", answers=KeyIds, errors=_ADMIN)
