@@ -12,7 +12,7 @@ import pytest
 
 from holdfast.engine.engine import Engine
 from holdfast.engine.rehydrating import KEEP_ENTRIES
-from holdfast.errors import StoreUnavailableError
+from holdfast.errors import ChangeIdReusedError, StoreUnavailableError
 from holdfast.model.access import Role
 from holdfast.ports.hot import Queued
 from holdfast.testing.broken import Around
@@ -250,13 +250,21 @@ async def test_r05_a_change_whose_entry_is_trimmed_is_known_when_it_is_sent_agai
     await engine.flush(ROOT)
     assert await engine._journal.hot.change(session, "c1") is None
     other = await tiers.open()
-    for one in (engine, other):
-        async with one.edit(session, ANA, expected=1, change_id="c1") as draft:
-            draft.put("chunks/1", {"text": "first"})
-        assert draft.result.version == 2
-        assert draft.result.replayed
-        await one.rename(session, ANA, "once", change_id="r1")
-        assert (await one.header(session, ANA)).step == 63
+    for rested in (False, True):  # in the hot tier all the while, and brought back there
+        if rested:
+            await engine.suspend(session, ANA)
+        steps = (await other.header(session, ANA)).step
+        for one, expected in ((engine, 1), (engine, 62), (other, 1), (other, 62)):
+            async with one.edit(session, ANA, expected=expected, change_id="c1") as draft:
+                draft.put("chunks/1", {"text": "first"})
+            assert draft.result.version == 2
+            assert draft.result.replayed
+            with pytest.raises(ChangeIdReusedError):
+                await put(one, session, "another", expected=expected, change_id="c1")
+            await one.rename(session, ANA, "once", change_id="r1")
+            assert (await one.header(session, ANA)).step == steps
+    await engine.flush(ROOT)
+    assert not await sound(engine)
 
 
 # -- F11: duplicates, a wrong order, poison ----------------------------------------------------------------------------

@@ -284,3 +284,29 @@ async def test_an_installer_that_comes_too_late_does_not_let_an_older_state_come
     assert await store.install(head, items, entries, fence=0) is False
     evicting[0].go.set()
     assert (await reading).header.version == 2
+
+
+async def test_a_session_that_is_set_to_rest_while_it_is_opened_is_not_called_tampered(tiers: Apart) -> None:
+    before: list[Held] = []
+    after: list[Held] = []
+
+    def wrap(store: Any, tier: str) -> Any:
+        if tier != "hot":
+            return store
+        before.append(Held(Idle(store), "entries"))
+        after.append(Held(before[-1], "entries", after=True))
+        return after[-1]
+
+    engine = await tiers.open(proxied=False)
+    with around(wrap):
+        late = await tiers.open(proxied=False)
+    session = await make(engine)
+    before[0].armed = after[0].armed = True
+    reading = asyncio.create_task(late.read(session, ANA))
+    await before[0].reached.wait()
+    await put(engine, session, "acknowledged", expected=1)
+    before[0].go.set()
+    await after[0].reached.wait()
+    await engine.suspend(session, ANA)
+    after[0].go.set()
+    assert (await reading).header.version == 2

@@ -290,6 +290,7 @@ class CountsStubsApart(SqliteWarmStore):
         (TakesLateMembers, "test_members_change_with_a_newer_head_and_no_other"),
         (broken_warm.SharesAcrossTenants, "test_a_principal_s_sessions_are_its_own_and_those_it_is_a_member_of"),
         (broken_warm.FillsNoRoom, "test_a_page_of_the_log_ends_with_the_entry_that_fills_its_room"),
+        (broken_warm.NamesTheLastChange, "test_the_change_ids_of_a_log_are_read_up_to_a_step"),
         (CountsWhatIsGone, "test_sessions_under_way_are_counted_by_status_and_kind_over_all_tenants"),
         (BringsKeysBack, "test_the_data_key_is_kept_at_the_first_append_only"),
         (BringsKeysBack, "test_a_late_head_does_not_bring_back_a_key_that_was_replaced_or_destroyed"),

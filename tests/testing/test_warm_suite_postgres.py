@@ -249,6 +249,7 @@ class LeavesWhoIsCancelled(PostgresWarmStore):
         (broken_warm.SharesAcrossTenants, "test_a_principal_s_sessions_are_its_own_and_those_it_is_a_member_of"),
         (OrdersByLocale, "test_names_of_any_text_are_kept_apart_and_come_back"),
         (broken_warm.FillsNoRoom, "test_a_page_of_the_log_ends_with_the_entry_that_fills_its_room"),
+        (broken_warm.NamesTheLastChange, "test_the_change_ids_of_a_log_are_read_up_to_a_step"),
         (BringsKeysBack, "test_the_data_key_is_kept_at_the_first_append_only"),
         (BringsKeysBack, "test_a_late_head_does_not_bring_back_a_key_that_was_replaced_or_destroyed"),
         (broken_warm.RewrapsWhateverIsThere, "test_a_wrapped_key_is_replaced_if_it_is_still_the_old_one"),

@@ -121,6 +121,7 @@ class Lane(asyncio.BufferedProtocol):
             transport.write(batch[0].packed if len(batch) == 1 else b"".join([sent.packed for sent in batch]))
 
     async def _dial(self, dial: Dial) -> None:
+        connection: Connection | None = None
         try:
             connection = await dial()
             if await connection.can_read():  # it was closed meanwhile, or says what nobody has asked
@@ -130,6 +131,8 @@ class Lane(asyncio.BufferedProtocol):
             self._write()
         except BaseException as error:
             self.dialling = None
+            if connection is not None and self._transport is None:  # it is nobody's
+                await connection.disconnect(nowait=True)
             self._lose(error, reached=False)
             if not isinstance(error, Exception | asyncio.CancelledError):
                 raise

@@ -130,7 +130,7 @@ class Engine:
         rest = min((seconds for seconds in after if seconds is not None), default=None)
         self._blobs = blobs = Blobs(cold)
         self.answering = Answering(hot, warm, blobs)
-        unsealing, log = Unsealing(ring, chance), Log(hot, warm, tiered=tiered is not None)
+        unsealing, log = Unsealing(ring, chance), Log(hot, warm, tiered)
         archiving = Archiving(warm, blobs, unsealing, chance)
         rehydrating = Rehydrating(hot, tiered, warm, archiving, unsealing, log, clock, rest)
         log.bring = rehydrating.bring
@@ -258,11 +258,10 @@ class Engine:
         While the hot tier is gone the page and its headers are marked as stale.
         """
         with self._gate.asked(who, "find") as asked:
-            await self._tiering.settle()
+            answers, _ = await asyncio.gather(self._tiering.answers(), self._tiering.settle())
             is_member = not who.roles & {"admin", "auditor"}
             query = Query(who.tenant, owner, kind, status, who.id if is_member else None)
-            stale = not await self._tiering.answers()
-            page = await self._catalogue.find(who, query, text, tier, after, _bounded(limit), stale=stale)
+            page = await self._catalogue.find(who, query, text, tier, after, _bounded(limit), stale=not answers)
             asked.done()
             return page
 

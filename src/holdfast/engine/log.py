@@ -15,7 +15,7 @@ from holdfast.model.change import Before, first_before
 from holdfast.model.cursor import Seen
 from holdfast.model.entry import GENESIS, Entry, EntryHeader, SealedEntry, entry_digest
 from holdfast.model.session import SealedHead
-from holdfast.ports.hot import HotStore
+from holdfast.ports.hot import HotStore, TieredHotStore
 from holdfast.ports.warm import WarmStore
 
 _PAGE = 256
@@ -30,8 +30,8 @@ _Found = TypeVar("_Found")
 class Log:
     """Reads logs."""
 
-    def __init__(self, hot: HotStore, warm: WarmStore, *, tiered: bool) -> None:
-        """``tiered``: hot and warm are two stores, so that what the one does not have the other may."""
+    def __init__(self, hot: HotStore, warm: WarmStore, tiered: TieredHotStore | None) -> None:
+        """``tiered``: the hot store, where it and the warm one are two: what the one does not have the other may."""
         self._hot, self._warm, self._tiered = hot, warm, tiered
         self.bring: Callable[[str], Awaitable[object]] | None = None
         """Brings a session up that has been archived while it was read."""
@@ -129,21 +129,18 @@ class Log:
     async def change(self, opened: Opened, change: str) -> Entry | None:
         """The entry of a change id, None if there is none.
 
-        The warm tier is asked where the hot one has let go of the log's beginning. While it is gone nobody knows what
-        was done under that change id, and to say so is the only safe answer: the same request must not be done twice.
+        The hot tier knows the change ids of all that it has, though not always the entry.
 
         Raises:
-            StoreUnavailableError: a tier that may have it does not answer.
+            StoreUnavailableError: the tier that has it does not answer.
         """
-        session, sealed = opened.header.id, None
-        if not opened.header.stale:
-            sealed = await self._hot.change(session, change)
-            if sealed is None and self._tiered and 1 in await self._hot.at(session, [1]):
-                # The whole log is here; asked again, for it may have come up from the warm tier after the first look.
-                sealed = await self._hot.change(session, change)
-                return None if sealed is None else self._entry(opened, sealed)
-        if sealed is None and (self._tiered or opened.header.stale):
-            sealed = await self._warm.change(session, change)
+        session = opened.header.id
+        if self._tiered is not None and not opened.header.stale:
+            step = await self._tiered.known(session, change)
+            if step is not None:
+                return (await self.at(opened, [step]))[step] if step else None
+        elsewhere = opened.header.stale or self._tiered is not None
+        sealed = await (self._warm if elsewhere else self._hot).change(session, change)
         return None if sealed is None else self._entry(opened, sealed)
 
     async def bodies(self, opened: Opened, places: Iterable[tuple[str, int]]) -> dict[tuple[str, int], bytes]:
@@ -162,6 +159,8 @@ class Log:
         """Raise ``TamperedError`` if the log goes on behind a head: an old one was put back."""
         if await self._hot.entries(head.id, after=head.step, limit=1):
             again = await self._hot.head(head.id)
+            if again is None and self._tiered is not None:
+                return  # it has been set to rest meanwhile
             if again is None or again.step == head.step:
                 raise TamperedError(f"session {head.id}")
 

@@ -134,7 +134,9 @@ class Rehydrating:
 
     async def _install(self, tiered: TieredHotStore, head: SealedHead, snapshot: Snapshot | None) -> None:
         """Put a session into the hot tier as the warm one has it."""
-        (opened, rows), newest = await asyncio.gather(self._state(head, snapshot), self._newest(head))
+        (opened, rows), newest, changes = await asyncio.gather(
+            self._state(head, snapshot), self._newest(head), self._warm.changes(head.id, below=head.step + 1)
+        )
         now = self._clock.now()
         due = opened.header.next_look(None)
         if self._rest is not None:
@@ -143,7 +145,7 @@ class Rehydrating:
         # The time in microseconds is above what a lost hot tier has forgotten, as far as the machines' clocks agree;
         # what was granted here before the session was set to rest the hot tier keeps itself.
         fence = int(now.timestamp() * 1_000_000)
-        if not await tiered.install(replace(head, due=due), rows, newest, fence=fence):
+        if not await tiered.install(replace(head, due=due), rows, newest, fence=fence, changes=changes):
             return
         # Of what befell it in the warm tier while it was on its way up, nobody could tell it here.
         again = await self._warm.head(head.id)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -69,7 +69,7 @@ class HotStore(Protocol):
 
     @abstractmethod
     async def change(self, session: str, change: str) -> SealedEntry | None:
-        """The entry with a change id, None if there is none."""
+        """The entry with a change id, None if there is none or it has been trimmed."""
 
     @abstractmethod
     async def moved(self, since: int | None) -> tuple[int, set[str]]:
@@ -274,8 +274,21 @@ class TieredHotStore(HotStore, Protocol):
         """
 
     @abstractmethod
+    async def known(self, session: str, change: str) -> int | None:
+        """The step of a change id; 0 if the session has no such id, and None if the session is not here.
+
+        An id outlives its entry when that is trimmed, and no write lands under it again.
+        """
+
+    @abstractmethod
     async def install(
-        self, head: SealedHead, items: Sequence[SealedItem], entries: Sequence[SealedEntry], *, fence: int
+        self,
+        head: SealedHead,
+        items: Sequence[SealedItem],
+        entries: Sequence[SealedEntry],
+        *,
+        fence: int,
+        changes: Mapping[str, int] | None = None,
     ) -> bool:
         """Put a session here as it stands in the warm tier, if it is not here; durable on return.
 
@@ -284,6 +297,7 @@ class TieredHotStore(HotStore, Protocol):
         Args:
             items: all of them.
             entries: the end of its log, up to ``head.step``, without a gap; what lies before counts as trimmed.
+            changes: change ids of what counts as trimmed, with the step of each.
             fence: number that the next lease's is above; it is above every fence granted before the eviction too,
                 whatever is named here.
         Returns:

@@ -111,6 +111,10 @@ class WarmStore(Protocol):
         """The entry with a change id, None if there is none. It costs no more the longer the log is."""
 
     @abstractmethod
+    async def changes(self, session: str, *, below: int) -> dict[str, int]:
+        """The change ids of the log below a step, with the step of each. No payload is read for it."""
+
+    @abstractmethod
     async def find(self, query: Query, *, after: PageCursor | None, limit: int) -> list[SealedHead]:
         """Sessions that match, newest first by creation, ``limit`` at most, beyond a cursor.
 

@@ -54,6 +54,13 @@ class FillsNoRoom(WarmStore):
         return await super().entries(session, after=after, limit=limit)
 
 
+class NamesTheLastChange(WarmStore):
+    """Of the change ids it tells the last one only."""
+
+    async def changes(self, session: str, *, below: int) -> dict[str, int]:
+        return dict([*(await super().changes(session, below=below)).items()][-1:])
+
+
 class SharesAcrossTenants(WarmStore):
     """Asks whose member a principal of that name is, and not in which tenant."""
 

@@ -108,6 +108,7 @@ class TieredHotStoreSuite(DeadLetterSuite):
             assert await store.recent("s", before=9, limit=9) == []
             assert await store.at("s", [1, 2, 3]) == {}
             assert await store.change("s", "c2") is None
+            assert await store.known("s", "c2") is None
             assert await store.due(now=NOW, limit=9) == ["t"]
             assert (await everything(store, "t"))[:3] == theirs[:3]
         assert await one.acquire("s", "ana", seconds=30, now=NOW) is None
@@ -273,10 +274,39 @@ class TieredHotStoreSuite(DeadLetterSuite):
         assert await other.recent("s", before=41, limit=99) == log[::-1]
         assert await other.at("s", [20, 21]) == {21: log[0]}
         assert await other.change("s", "c20") is None
+        assert await other.known("s", "c40") == 40
         await other.trim("s", below=31)
         assert await one.entries("s", after=0, limit=99) == log[10:]
         assert await one.write(write_at("s", 41), now=NOW)
         assert await other.entries("s", after=39, limit=99) == [log[-1], entry_at("s", 41)]
+
+    async def test_the_change_ids_of_what_is_trimmed_stay_known_and_no_write_lands_under_them(
+        self, stores: Pair
+    ) -> None:
+        one, other = stores
+        await build(one, 60)
+        await one.trim("s", below=41)
+        for store in stores:
+            for step in (1, 40, 41, 60):
+                assert await store.known("s", f"c{step}") == step
+            assert await store.known("s", "c61") == 0
+            assert await store.known("never", "c1") is None
+            assert await store.change("s", "c40") is None
+        for change in ("c1", "c40", "c60"):
+            assert await other.write(write_at("s", 61, change), now=NOW) is False
+        assert await other.write(write_at("s", 61), now=NOW) is True
+
+    async def test_change_ids_come_back_with_a_session(self, stores: Pair) -> None:
+        one, other = stores
+        head, items, log = state(step=3_000, tail=2)
+        trimmed = {f"of step {step}": step for step in range(1, 2_999)}
+        assert await one.install(head, items, log, fence=0, changes=trimmed)
+        assert await other.entries("s", after=0, limit=99) == log
+        for step in (1, 1_999, 2_000, 2_998):
+            assert await other.known("s", f"of step {step}") == step
+            assert await other.write(write_at("s", 3_001, f"of step {step}"), now=NOW) is False
+        assert [await other.known("s", change) for change in ("c2999", "c3000", "c3001")] == [2_999, 3_000, 0]
+        assert await other.write(write_at("s", 3_001), now=NOW) is True
 
     async def test_a_session_may_come_without_entries_and_without_items(self, stores: Pair) -> None:
         one, other = stores

@@ -163,6 +163,17 @@ class WarmStoreSuite(StubSuite, RevocationSuite):
             assert await stores[1].entries(session, after=0, limit=99) == log(session, 1, 6)
             assert await stores[1].head(session) == head_at(session, 6)
 
+    async def test_the_change_ids_of_a_log_are_read_up_to_a_step(self, stores: Pair) -> None:
+        one, other = stores
+        await one.append(head_at("s", 40), log("s", 1, 40))
+        await one.append(head_at("t", 1), [entry_at("t", 1, "theirs")])
+        assert await other.changes("s", below=31) == {f"c{step}": step for step in range(1, 31)}
+        assert await other.changes("s", below=99) == {f"c{step}": step for step in range(1, 41)}
+        assert await other.changes("s", below=1) == await other.changes("never", below=9) == {}
+        odd = entry_at("s", 41, "  a ключ: 'quoted'\t")
+        await one.append(head_at("s", 41), [odd])
+        assert (await other.changes("s", below=42))[odd.change] == 41
+
     async def test_an_older_head_changes_nothing(self, stores: Pair) -> None:
         one, other = stores
         await one.append(head_at("s", 5, status="locked", due=5.0), log("s", 5, 5))

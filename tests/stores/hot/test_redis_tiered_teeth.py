@@ -323,8 +323,8 @@ class IsNotDue(RedisHotStore):
 
 
 class ForgetsTheFence(RedisHotStore):
-    async def install(self, *given: Any, fence: int) -> bool:
-        return await super().install(*given, fence=0)
+    async def install(self, *given: Any, **more: Any) -> bool:
+        return await super().install(*given, **more | {"fence": 0})
 
 
 class TakesTheFenceThatIsNamed(RedisHotStore):
@@ -350,14 +350,37 @@ class UnpacksAtOnce(RedisHotStore):
 class InstallsInTwoSteps(RedisHotStore):
     """The head, and the items a little later."""
 
-    async def install(self, head: SealedHead, items: Sequence[SealedItem], entries: Any, *, fence: int) -> bool:
-        if not await super().install(head, (), entries, fence=fence):
+    async def install(self, head: SealedHead, items: Sequence[SealedItem], *given: Any, **more: Any) -> bool:
+        if not await super().install(head, (), *given, **more):
             return False
         keys = self.keys.session(head.id)
         for item in items:
             value = item.version.to_bytes(8, "big") + (item.sealed or b"")
             await self._redis.ask(keys.tag, b"HSET", keys.session, b"i:" + item.id, value)
         return True
+
+
+class InstallsNoChangeIds(RedisHotStore):
+    async def install(self, *given: Any, **more: Any) -> bool:
+        return await super().install(*given, **more | {"changes": None})
+
+
+class TrimsChangeIds(RedisHotStore):
+    """Lets go of them with their entries."""
+
+    trim_script = without(
+        RedisHotStore.trim_script,
+        (
+            "redis.call('HDEL', KEYS[2], string.format('%.0f', at))",
+            "redis.call('HDEL', KEYS[2], string.format('%.0f', at), 'c:c' .. string.format('%.0f', at))",
+        ),
+    )
+
+
+class KnowsWhatIsGone(RedisHotStore):
+    """Says of a session that is not here that it has no such change id."""
+
+    known_script = without(RedisHotStore.known_script, ("redis.call('EXISTS', KEYS[1]) == 1 and", ""))
 
 
 class HashesHashes(RedisHotStore):
@@ -436,6 +459,9 @@ class BelongsToTheLast(RedisHotStore):
         (InstallsAnythingOlder, "test_an_older_state_than_was_evicted_is_not_installed"),
         (QueuesWhatItInstalls, "test_what_is_installed_is_not_queued"),
         (CountsWhatItInstalls, "test_what_is_installed_is_not_queued"),
+        (InstallsNoChangeIds, "test_change_ids_come_back_with_a_session"),
+        (TrimsChangeIds, "test_the_change_ids_of_what_is_trimmed_stay_known_and_no_write_lands_under_them"),
+        (KnowsWhatIsGone, "test_what_is_evicted_is_forgotten_and_no_other_session"),
         (IsNotDue, "test_when_an_installed_session_is_due_counts"),
         (ForgetsTheFence, "test_the_next_lease_has_a_fence_above_the_one_that_is_named"),
         *(

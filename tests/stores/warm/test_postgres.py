@@ -13,7 +13,16 @@ import pytest
 from holdfast.errors import AlreadyExistsError, TamperedError
 from holdfast.model.cursor import PageCursor
 from holdfast.ports.warm import ChainEnd, Query
-from holdfast.stores.warm.postgres import _DUE, _FEW, _ITEMS, _REVOKED, _SIZE, _UNDER_CHANGE, PostgresWarmStore
+from holdfast.stores.warm.postgres import (
+    _CHANGES,
+    _DUE,
+    _FEW,
+    _ITEMS,
+    _REVOKED,
+    _SIZE,
+    _UNDER_CHANGE,
+    PostgresWarmStore,
+)
 from holdfast.stores.warm.postgres_queries import found, lines_of
 from holdfast.testing.postgres import PostgresServer, pooler
 from holdfast.testing.revocation import revocation
@@ -309,6 +318,7 @@ async def test_a_page_of_the_log_is_read_along_its_key(crowded: str) -> None:
     ("sql", "bound", "index"),
     [
         (_UNDER_CHANGE, ["s7", "c407"], "log_change"),
+        (_CHANGES, ["s7", 9], "log_pkey"),
         (_DUE, [3_000.0, 10], "session_due"),
         (_ITEMS, ["s7"], "snapshot_pkey"),
         ("SELECT count(*) FROM {schema}.session WHERE archive IS NOT NULL", [], "session_archived"),

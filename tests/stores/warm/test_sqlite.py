@@ -53,6 +53,7 @@ async def test_a_log_that_racing_processes_append_is_kept_once(tmp_path: Path, r
     [
         (lambda store: store.due(now=NOW, limit=9), "USING INDEX session_due (due<?)"),
         (lambda store: store.change("s", "c"), "sqlite_autoindex_log_2 (session=? AND change=?)"),
+        (lambda store: store.changes("s", below=9), "sqlite_autoindex_log_1 (session=? AND step<?)"),
         (lambda store: store.items("s"), "sqlite_autoindex_item_1 (session=?)"),
         (lambda store: store.size(), "USING INDEX session_archived"),
     ],

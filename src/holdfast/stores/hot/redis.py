@@ -8,7 +8,7 @@ the count of its owner's sessions may lie on another server: it is counted first
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -63,6 +63,7 @@ class RedisHotStore(RedisQueue, TieredHotStore):
     write_script = script("write")
     page_script = script("page")
     change_script = script("change")
+    known_script = script("known")
     trim_script = script("trim")
     purge_script = script("purge")
     acquire_script = script("acquire")
@@ -172,6 +173,11 @@ class RedisHotStore(RedisQueue, TieredHotStore):
         found = await self._redis.run(self.change_script, keys.tag, (keys.log,), (change,))
         return None if found is None else entry_of(session, int(found[0]), found[1])
 
+    async def known(self, session: str, change: str) -> int | None:
+        keys = self.keys.session(session)
+        step: int | None = await self._redis.run(self.known_script, keys.tag, (keys.session, keys.log), (change,))
+        return step
+
     async def _pages(self, session: str, start: int, way: int, limit: int, room: int | None) -> list[SealedEntry]:
         """A run of the log, read in parts that keep the server busy for a moment only."""
         keys = self.keys.session(session)
@@ -223,7 +229,7 @@ class RedisHotStore(RedisQueue, TieredHotStore):
     async def _send(self, write: Write, keys: SessionKeys, token: bytes, creating: bool, now: datetime) -> Any:
         head, entry = write.head, write.entry
         kept, dropped = fields_of(write, creating=creating)
-        partition = self.keys.partition(head.id.encode())
+        partition = keys.partition
         names = [keys.session, keys.log, partition.due, partition.moved, partition.written]
         names += (partition.queue, partition.flushed)
         if token:
@@ -259,7 +265,7 @@ class RedisHotStore(RedisQueue, TieredHotStore):
         if since is None or since == mark:
             return mark, set()
         size = _COUNT_BYTES * len(partitions)
-        known = since.to_bytes(size, "big") if 0 <= since.bit_length() <= 8 * size else bytes(size)
+        known = since.to_bytes(size, "big") if 0 <= since < 1 << 8 * size else bytes(size)
         asked = []
         for at, (one, count) in enumerate(zip(partitions, counts, strict=True)):
             before = int.from_bytes(known[at * _COUNT_BYTES : (at + 1) * _COUNT_BYTES], "big")
@@ -397,13 +403,19 @@ class RedisHotStore(RedisQueue, TieredHotStore):
             return bool(await self._redis.run(self.evict_script, keys.tag, names, given) == 1)
 
     async def install(
-        self, head: SealedHead, items: Sequence[SealedItem], entries: Sequence[SealedEntry], *, fence: int
+        self,
+        head: SealedHead,
+        items: Sequence[SealedItem],
+        entries: Sequence[SealedEntry],
+        *,
+        fence: int,
+        changes: Mapping[str, int] | None = None,
     ) -> bool:
         keys = self.keys.session(head.id)
         partition = keys.partition
         names = [keys.session, keys.log, partition.due, partition.moved, partition.written]
         names += (partition.evicted, partition.lately, partition.flushed)
-        fields, log = installed_of(head, items, entries, fence)
+        fields, log = installed_of(head, items, entries, changes or {}, fence)
         due = b"" if head.due is None else number(head.due)
         given = (head.id, head.step, due, _INSTALL_HEAD + len(fields), *fields, *log)
         with self._open:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.resources import files
 from typing import Any
@@ -88,7 +88,11 @@ def fields_of(write: Write, *, creating: bool) -> tuple[list[Argument], list[Arg
 
 
 def installed_of(
-    head: SealedHead, items: Sequence[SealedItem], entries: Sequence[SealedEntry], fence: int
+    head: SealedHead,
+    items: Sequence[SealedItem],
+    entries: Sequence[SealedEntry],
+    changes: Mapping[str, int],
+    fence: int,
 ) -> tuple[list[Argument], list[Argument]]:
     """The fields of a session that is put here whole, each with its value, and those of its log."""
     fields = _head_fields(head, creating=True)
@@ -103,6 +107,8 @@ def installed_of(
     log: list[Argument] = []
     for entry in entries:
         log += (entry.step, entry_row(entry), "c:" + entry.change, entry.step)
+    for change, step in changes.items():
+        log += ("c:" + change, step)
     return fields, log
 
 

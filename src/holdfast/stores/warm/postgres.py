@@ -61,6 +61,7 @@ _AFTER_WITH_ROOM = """
     WHERE filled < $4 OR filled = 0 ORDER BY step
 """
 _UNDER_CHANGE = _ENTRIES + " AND change = $2"
+_CHANGES = "SELECT change, step FROM {schema}.log WHERE session = $1 AND step < $2"
 _AT = _ENTRIES + " AND step = ANY ($2::text[]::bigint[])"
 _UNDER_WAY = """
     SELECT status, kind, count(*) FROM {schema}.session WHERE status IN ('draft', 'locked') GROUP BY status, kind
@@ -173,6 +174,10 @@ class PostgresWarmStore(WarmStore):
     async def change(self, session: str, change: str) -> SealedEntry | None:
         rows = await self._pool.fetch(self._sql[_UNDER_CHANGE], as_text(session), as_text(change))
         return entry_of(session, rows[0]) if rows else None
+
+    async def changes(self, session: str, *, below: int) -> dict[str, int]:
+        rows = await self._pool.fetch(self._sql[_CHANGES], as_text(session), below)
+        return {of_text(change): step for change, step in rows}
 
     async def find(self, query: Query, *, after: PageCursor | None, limit: int) -> list[SealedHead]:
         sql, bound = found(query, after, limit)
@@ -287,6 +292,7 @@ _STATEMENTS = (
     _AFTER_WITH_ROOM,
     _AT,
     _UNDER_CHANGE,
+    _CHANGES,
     _UNDER_WAY,
     _APPEND,
     _REWRAP,

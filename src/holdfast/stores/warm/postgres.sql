@@ -52,7 +52,7 @@ CREATE TABLE {schema}.log (
     PRIMARY KEY (session, step)
 );
 ALTER TABLE {schema}.log ALTER COLUMN payload SET STORAGE EXTERNAL;
-CREATE UNIQUE INDEX log_change ON {schema}.log (session, change);
+CREATE UNIQUE INDEX log_change ON {schema}.log (session, change) INCLUDE (step);
 
 CREATE TABLE {schema}.snapshot (
     session   text COLLATE "C" PRIMARY KEY,

@@ -41,6 +41,7 @@ from holdfast.stores.sqlite_rows import (
 )
 
 _LINES = "SELECT chain, seq, tenant, session, line, mac FROM audit"
+_CHANGES = "SELECT l.change, l.step FROM session AS s JOIN log AS l ON l.session = s.no WHERE s.id = ? AND l.step < ?"
 _UNDER_WAY = "SELECT status, kind, count(*) FROM session WHERE status IN ('draft', 'locked') GROUP BY status, kind"
 _KEEP_NEWER_HEAD = (
     KEEP_HEAD + " ON CONFLICT (id) DO UPDATE SET owner = excluded.owner, status = excluded.status,"
@@ -114,6 +115,11 @@ class SqliteWarmStore(WarmStore):
 
     async def change(self, session: str, change: str) -> SealedEntry | None:
         return entry_under(self._file, session, change)
+
+    async def changes(self, session: str, *, below: int) -> dict[str, int]:
+        with self._file.mapped():
+            rows: Any = self._file.read.execute(_CHANGES, (session, below)).fetchall()
+        return dict(rows)
 
     async def find(self, query: Query, *, after: PageCursor | None, limit: int) -> list[SealedHead]:
         if query.member is None:

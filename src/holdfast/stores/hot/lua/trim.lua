@@ -1,5 +1,5 @@
 #!lua flags=allow-oom
--- Forget the log below a step, a part at a time.
+-- Forget the log below a step, a part at a time; but not under which change ids it was written.
 -- KEYS: session, log    ARGV: 1 below, 2 most entries
 -- Answers 1 if more is left to forget.
 local stands = redis.call('HMGET', KEYS[1], 'step', 'floor')
@@ -12,11 +12,7 @@ if upto <= first then
   return 0
 end
 for at = first, upto - 1 do
-  local field = string.format('%.0f', at)
-  local entry = redis.call('HGET', KEYS[2], field)
-  if entry then
-    redis.call('HDEL', KEYS[2], field, 'c:' .. string.sub(entry, 22, 21 + struct.unpack('>I4', entry, 10)))
-  end
+  redis.call('HDEL', KEYS[2], string.format('%.0f', at))
 end
 redis.call('HSET', KEYS[1], 'floor', string.format('%.0f', upto))
 return upto < below and 1 or 0
