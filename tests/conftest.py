@@ -35,7 +35,7 @@ sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-MEASURED = 0.1
+MEASURED = 0.25
 """Seconds of processor time of each test that coverage looks at. Measuring doubles what a test takes, and one that
 takes longer repeats what it has done by then.
 """

@@ -433,16 +433,16 @@ class FlushQueueFullError(UnavailableError):
 
 
 class TierBehindError(UnavailableError):
-    """The hot tier holds an older or another state of the session than the warm one; nothing was changed."""
+    """The hot tier holds, or has let go of, another state of the session than the warm one has; nothing was changed."""
 
     code = "tier-behind"
 
     def __init__(self, session: str, hot: int, warm: int) -> None:
         self.session, self.hot, self.warm = session, hot, warm
         super().__init__(
-            f"The hot tier has come back with another state of session {session} (step {hot}) than the warm tier knows"
-            f" (step {warm}): it takes no writes until `holdfast verify --repair {session}` has run."
-            " Nothing was changed."
+            f"The hot tier tells another state of session {session} (step {hot}) than the warm tier does (step {warm}),"
+            " as when one of them came back as it was before: it takes no writes until"
+            f" `holdfast verify --repair {session}` has run. Nothing was changed."
         )
 
 

@@ -109,6 +109,43 @@ async def test_f09_an_older_redis_is_noticed_and_refused_and_repaired(tiers: Apa
     assert not [found for found in [one async for one in engine.verify(ROOT, repair=True)] if found.repaired]
 
 
+async def test_f09_an_older_postgresql_is_noticed_for_what_rests_there_and_repaired(tiers: Apart) -> None:
+    engine = await tiers.open()
+    session, same, late = [await make(engine, 4) for _ in range(3)]
+    for one in (session, same):
+        await engine.suspend(one, ANA)
+    await engine.flush(ROOT)
+    schema = (tiers.settings.warm or "").rpartition("schema=")[2]
+    tables = ("session", "log", "snapshot")
+    tiers.postgres.run(";".join(f"CREATE TABLE {schema}.past_{name} AS TABLE {schema}.{name}" for name in tables))
+    was = (await engine.read(session, ANA)).items
+    for version in range(5, 9):
+        await put(engine, session, f"at {version}", expected=version)
+    for one in (session, late):
+        await engine.suspend(one, ANA)
+    put_back = [f"TRUNCATE {schema}.{name}; INSERT INTO {schema}.{name} TABLE {schema}.past_{name}" for name in tables]
+    tiers.postgres.run("BEGIN;" + ";".join(put_back) + ";COMMIT")
+    other = await tiers.open()
+    for asked in (engine, other):
+        with pytest.raises(TierBehindError) as told:
+            await put(asked, session, "no", expected=5)
+        assert (told.value.hot, told.value.warm) == (11, 6)
+        read = await asked.read(session, ANA)
+        assert read.header.stale
+        assert read.header.version == 5
+    found = {one.session: {problem.code for problem in one.problems} for one in await sound(other)}
+    assert found == {session: {"tier-behind"}, late: {"tier-behind"}}
+    repaired = [one async for one in other.verify(ROOT, repair=True)]
+    assert all(one.ok for one in repaired)
+    assert {one.session for one in repaired if one.repaired} == {session, late}
+    assert (await engine.read(session, ANA)).items == was
+    for asked, version in ((engine, 5), (other, 6)):
+        assert await put(asked, session, f"after {version}", expected=version) == version + 1
+    assert await put(other, same, "as before", expected=5) == 6
+    await eventually(lambda: flushed(engine))
+    assert not await sound(other)
+
+
 async def test_f09_where_both_sides_were_written_to_both_are_kept(tiers: Apart) -> None:
     engine = await tiers.open()
     shorter, longer = await make(engine, 4), await make(engine, 4)

@@ -216,7 +216,9 @@ class Journal:
         """Open a session from its stored bytes alone, whatever is at hand; one that rests, where it rests."""
         self.forget(session)
         if self._rehydrating.tiered and await self.hot.head(session) is None:
-            return await self._rehydrating.stale(session)
+            opened = await self._rehydrating.stale(session)
+            await self._rehydrating.check_rested(session, opened.header.step)
+            return opened
         return await self.load(session)
 
     def forget(self, session: str) -> None:

@@ -94,6 +94,19 @@ class Rehydrating:
                 raise TierBehindError(head.id, head.step, kept.step)
         return True
 
+    async def check_rested(self, session: str, step: int) -> None:
+        """Hold a step that the warm tier has of a session, and the hot one nothing, against the one it had to have.
+
+        Raises:
+            TierBehindError: it has less than was there when the hot tier let go of the session.
+        """
+        rested = None if self.tiered is None else await self.tiered.rested(session)
+        if rested is None or rested <= step:
+            return
+        newest = await self._warm.head(session)  # it may have come up, and gone to rest again, since that was read
+        if newest is not None and newest.step < rested:
+            raise TierBehindError(session, rested, newest.step)
+
     async def stale(self, session: str) -> Opened:
         """A session whole as the warm tier has it, marked as perhaps not the newest."""
         for _ in range(_MOST_TRIES):
@@ -130,6 +143,7 @@ class Rehydrating:
                 if found.digest != head.digest:
                     await self.check(found)
                 return found
+            await self.check_rested(session, head.step)
         raise StoreUnavailableError("hot", "the session is set to rest each time it is brought back")
 
     async def _install(self, tiered: TieredHotStore, head: SealedHead, snapshot: Snapshot | None) -> None:

@@ -59,13 +59,16 @@ class Repairing:
         * The hot tier is behind (it came back as it was before): it forgets the session, which is brought back from
           the warm tier when it is next opened.
         * Each has what the other has not: the hot tier's state is made a session of its own first.
-        * The warm tier is behind: that is what the flush is for.
+        * The warm tier is behind: that is what the flush is for. What the hot tier has let go of nobody has any more:
+          the warm tier's state counts.
         """
         if self._tiered is None:
             return ()
         hot, warm = await self._tiered.head(session), await self._journal.warm.head(session)
-        if hot is None or warm is None:
+        if warm is None:
             return ()
+        if hot is None:
+            return await self._lost(self._tiered, session)
         if hot.digest == warm.digest:
             return await self._rekeyed(hot, warm)
         agreed, done = await self._agree(hot, warm), list[str]()
@@ -85,6 +88,14 @@ class Repairing:
             raise StoreUnavailableError("hot", "the session has moved on meanwhile")
         self._journal.forget(session)
         return (*done, f"the warm tier's step {warm.step} counts, not the hot tier's {hot.step}")
+
+    async def _lost(self, tiered: TieredHotStore, session: str) -> tuple[str, ...]:
+        """Where the warm tier has come back as it was before the session was set to rest."""
+        rested, warm = await tiered.rested(session), await self._journal.warm.head(session)
+        if rested is None or warm is None or rested <= warm.step:
+            return ()
+        await tiered.evict(session, step=rested, now=self._clock.now(), force=True)
+        return (f"the warm tier's step {warm.step} counts: nobody has what came after it, up to step {rested}",)
 
     async def _rekeyed(self, hot: SealedHead, warm: SealedHead) -> tuple[str, ...]:
         """Where the hot tier came back with a data key as it was wrapped under a key that is gone since: the warm tier

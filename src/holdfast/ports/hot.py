@@ -281,6 +281,12 @@ class TieredHotStore(HotStore, Protocol):
         """
 
     @abstractmethod
+    async def rested(self, session: str) -> int | None:
+        """The step below which no state of a session is installed: it was evicted there. None if it was not, or if that
+        is forgotten.
+        """
+
+    @abstractmethod
     async def install(
         self,
         head: SealedHead,

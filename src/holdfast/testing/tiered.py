@@ -109,6 +109,8 @@ class TieredHotStoreSuite(DeadLetterSuite):
             assert await store.at("s", [1, 2, 3]) == {}
             assert await store.change("s", "c2") is None
             assert await store.known("s", "c2") is None
+            assert await store.rested("s") == 3
+            assert await store.rested("t") is None
             assert await store.due(now=NOW, limit=9) == ["t"]
             assert (await everything(store, "t"))[:3] == theirs[:3]
         assert await one.acquire("s", "ana", seconds=30, now=NOW) is None

@@ -402,6 +402,11 @@ class RedisHotStore(RedisQueue, TieredHotStore):
         with self._open:
             return bool(await self._redis.run(self.evict_script, keys.tag, names, given) == 1)
 
+    async def rested(self, session: str) -> int | None:
+        partition = self.keys.session(session).partition
+        kept = await self._redis.ask(partition.tag, b"HGET", partition.evicted, session)
+        return None if kept is None else abs(int(kept.split()[0]))
+
     async def install(
         self,
         head: SealedHead,

@@ -13,7 +13,8 @@ and put together. Of one owner's sessions, which lie in many partitions, the own
   are hashes, ``uncounted`` that its owner's count may be without it, ``queued`` that it is on the flush queue: the
   first step that waits, a space, and the id of its entry. Each ``i:`` with an item's id is an item: eight bytes of its
   version, then its sealed bytes.
-* ``{h:p}:l:id`` hash, its log: a step leads to its entry, ``c:`` with a change id to its step.
+* ``{h:p}:l:id`` hash, its log: a step leads to its entry, ``c:`` with a change id to its step, also of
+  an entry that has been trimmed.
 * ``{h:p}:d`` sorted set, sessions by when they are due.
 * ``{h:p}:m`` sorted set, sessions by the number of their last write; ``{h:p}:n`` the number given last.
 * ``{h:p}:q`` stream, the flush queue: of session ``s`` what is from step ``n`` on waits, one entry a session. Its
