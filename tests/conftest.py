@@ -7,7 +7,6 @@ import gc
 import os
 import signal
 import sys
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -34,11 +33,6 @@ sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]
 # Where tests run in the background of a shell, SIGINT is ignored, and every child would inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
-
-MEASURED = 0.25
-"""Seconds of processor time of each test that coverage looks at. Measuring doubles what a test takes, and one that
-takes longer repeats what it has done by then.
-"""
 
 ONCE_A_FILE = 'scope="module"'
 """What stands in a file whose fixtures are made once for all its tests: they go to one worker together."""
@@ -69,13 +63,6 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             file = nodeid.partition("::")[0]
             return file if self._shares(file) else nodeid
 
-        def mark_test_complete(self, node: Any, item_index: int, duration: float = 0) -> None:
-            """Forget what is over: else all that the worker has ever done is counted again after each test."""
-            super().mark_test_complete(node, item_index, duration)
-            done, scope = self.assigned_work[node], self._split_scope(self.registered_collections[node][item_index])
-            if all(done[scope].values()):
-                del done[scope]
-
     return ByFileWhereShared(config, log) if config.getvalue("dist") == "loadgroup" else None
 
 
@@ -96,29 +83,6 @@ def pytest_collection_finish() -> None:
     """
     gc.collect()
     gc.freeze()
-
-
-@pytest.hookimpl(wrapper=True, trylast=True)
-def pytest_runtest_call() -> Generator[None, object, object]:
-    """Stop measuring a test after its first ``MEASURED`` seconds. It is looked at when the garbage collector runs,
-    which in Python code is all the time: no signal interrupts what the test waits for, and no thread is added to its
-    own.
-    """
-    measuring, until, over = Coverage.current(), time.process_time() + MEASURED, False
-
-    def look(phase: str, info: dict[str, int]) -> None:
-        nonlocal over
-        if measuring and not over and time.process_time() > until:
-            over = True
-            measuring.stop()
-
-    gc.callbacks.append(look)
-    try:
-        return (yield)
-    finally:
-        gc.callbacks.remove(look)
-        if measuring and over:
-            measuring.start()
 
 
 @pytest.hookimpl(wrapper=True)
