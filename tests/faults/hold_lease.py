@@ -13,7 +13,7 @@ import msgspec
 from msgspec.structs import replace
 
 from holdfast.compose import open_engine
-from holdfast.errors import HoldfastError, LeaseLostError
+from holdfast.errors import HoldfastError, LeaseLostError, StoreUnavailableError, VersionConflictError
 from holdfast.model.session import Write
 from holdfast.settings import Settings
 from holdfast.testing.broken import Around
@@ -36,9 +36,16 @@ async def main(settings: Settings, session: str, seconds: float, broken: bool) -
         lease = await engine.lease(session, ANA, "first", seconds=seconds)
         print("fence", lease.fence, flush=True)
         try:
-            for number in range(1_000_000):
-                version = await put(engine, session, f"first {number}", key="chunks/1", fence=lease.fence)
+            number = 0
+            while True:
+                change = {"change_id": f"first {number}", "fence": lease.fence}
+                try:
+                    version = await put(engine, session, f"first {number}", key="chunks/1", **change)
+                except (StoreUnavailableError, VersionConflictError):
+                    await asyncio.sleep(0.02)
+                    continue  # it was stopped on its way, and does not know: it asks again, on what is there now
                 print("told", version, flush=True)
+                number += 1
                 await asyncio.sleep(0.005)
         except HoldfastError as error:
             print("ended", error.code, flush=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -107,7 +107,10 @@ async def publish(engine: Engine, known: Known, session: str) -> str:
     return str(again.id)
 
 
-async def cut_often(folder: Path, cuts: int) -> tuple[int, int, int, list[str]]:
+async def cut_often(
+    folder: Path, cuts: int, enough: Callable[[list[str]], bool] = lambda wrong: False
+) -> tuple[int, int, int, list[str]]:
+    """Cut so often, or until what is wrong is enough; cuts, acknowledged edits, receipts, and what was wrong."""
     random, known = Random(SEED), Known()
     disk = WatchedDisk(known, random)
     live = folder / "live"
@@ -121,7 +124,7 @@ async def cut_often(folder: Path, cuts: int) -> tuple[int, int, int, list[str]]:
                 made = await engine.create(ANA, kind="knowledge", title="t", items=items)
                 known.edits[made.id] = (1, 0)
                 sessions.append(made.id)
-            while done < cuts:
+            while done < cuts and not enough(wrong):
                 disk.countdown = random.randrange(50)
                 while not disk.moments:
                     if random.random() < 0.3:
@@ -182,8 +185,12 @@ async def test_f05_r01_r20_no_acknowledged_edit_or_publication_is_lost_at_a_powe
     assert receipts
 
 
+def is_lost(wrong: list[str]) -> bool:
+    return any(what.startswith("lost") for what in wrong)
+
+
 @pytest.mark.parametrize("weak_sync", ["OFF", "NORMAL"], indirect=True)
 async def test_f05_teeth_an_engine_without_the_sync_loses_what_it_acknowledged(tmp_path: Path, weak_sync: str) -> None:
-    cuts, acks, receipts, wrong = await cut_often(tmp_path, 20)
+    cuts, acks, receipts, wrong = await cut_often(tmp_path, 400, is_lost)
     print(f"F05 engine, {weak_sync}: seed={SEED} cuts={cuts} acks={acks} receipts={receipts} wrong={len(wrong)}")
-    assert any(what.startswith("lost") for what in wrong)
+    assert is_lost(wrong)
