@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.errors import (
     AlreadyExistsError,
+    ArchiveMissingError,
     BlobNotFoundError,
     ChangeIdReusedError,
     ConfigurationError,
@@ -85,6 +86,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AlreadyExistsError",
+    "ArchiveMissingError",
     "BlobNotFoundError",
     "ChangeIdReusedError",
     "ConfigurationError",

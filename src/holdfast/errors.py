@@ -525,6 +525,20 @@ class TamperedError(IntegrityError):
         super().__init__(f"The stored bytes of {what} are not what Holdfast wrote; run `holdfast verify`.")
 
 
+class ArchiveMissingError(TamperedError):
+    """Objects of a session's archive are not in the cold tier."""
+
+    code = "archive-missing"
+
+    def __init__(self, session: str) -> None:
+        self.session = session
+        super().__init__(f"the archive of session {session}")
+        self.args = (
+            f"The archive of session {session} is not in the cold tier, or not whole: is HOLDFAST_COLD the one that it"
+            " was archived to? Nothing was changed; with the objects back it opens again.",
+        )
+
+
 class UnreadableError(IntegrityError):
     """The key that seals this is not to be had: destroyed, or not in the key ring."""
 

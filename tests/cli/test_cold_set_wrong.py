@@ -65,7 +65,7 @@ def test_verify_tells_what_could_not_be_looked_at_from_what_is_damaged(
     told = json.loads(cli("verify", "--json", code=8).stdout)
     assert [one["session"] for one in told["differences"]] == [session]
     assert [one["session"] for one in told["unavailable"]] == [other]
-    assert "1 do not add up, 1 could not be looked at whole just now." in cli("verify", code=8).stdout
+    assert "1 does not add up, 1 could not be looked at whole just now." in cli("verify", code=8).stdout
     monkeypatch.setenv("HOLDFAST_COLD", bucket)
     told = json.loads(cli("verify", "--json", code=8).stdout)
     assert [one["session"] for one in told["differences"]] == [session]

@@ -33,7 +33,7 @@ def test_verify_ends_with_8_where_one_bit_is_wrong(cli: Cli, session: str, docum
     text = cli("verify", code=8).stdout
     assert session in text
     assert other not in text
-    assert "do not add up" in text
+    assert "1 does not add up" in text
     found = cli("verify", "--json", code=8)
     assert '"ok":false' in found.stdout
     assert cli.error("sessions", "show", session, code=8)["code"] == "tampered"

@@ -270,4 +270,4 @@ async def restore(engine: Engine, session: str, kept: Any) -> None:
     head, items, entries = kept
     newest = await hot.head(session)
     assert await hot.evict(session, step=newest.step, now=engine._clock.now(), force=True)
-    assert await hot.install(head, items, entries, fence=0)
+    assert await hot.install(head, items, entries, changes={}, fence=0)

@@ -252,7 +252,7 @@ async def test_of_two_sweepers_that_purge_neither_lets_an_older_state_come_back(
     purged = await engine._journal.open(session)
     for one in (engine, other):
         await one._tiering.purge(purged)
-    assert await store.install(head, items, entries, fence=0) is False
+    assert await store.install(head, items, entries, changes={}, fence=0) is False
 
 
 async def test_an_installer_that_comes_too_late_does_not_let_an_older_state_come_back(tiers: Apart) -> None:
@@ -281,7 +281,7 @@ async def test_an_installer_that_comes_too_late_does_not_let_an_older_state_come
     await engine.suspend(session, ANA)
     installing[0].go.set()
     await evicting[0].reached.wait()
-    assert await store.install(head, items, entries, fence=0) is False
+    assert await store.install(head, items, entries, changes={}, fence=0) is False
     evicting[0].go.set()
     assert (await reading).header.version == 2
 
@@ -310,3 +310,31 @@ async def test_a_session_that_is_set_to_rest_while_it_is_opened_is_not_called_ta
     await engine.suspend(session, ANA)
     after[0].go.set()
     assert (await reading).header.version == 2
+
+
+async def test_r05_a_session_that_is_archived_while_it_is_brought_up_keeps_its_change_ids(tiers: Apart) -> None:
+    held: list[Held] = []
+
+    def wrap(store: Any, tier: str) -> Any:
+        if tier != "warm":
+            return store
+        held.append(Held(store, "changes"))
+        return held[-1]
+
+    engine = await tiers.open(proxied=False)
+    with around(wrap):
+        late = await tiers.open(proxied=False)
+    session = await make(engine, 40)
+    assert await put(engine, session, "once", key="chunks/9", change_id="the-id", expected=41) == 42
+    for version in range(42, 72):
+        await put(engine, session, f"at {version}", expected=version)
+    assert await engine._tiering.rest(session)
+    held[0].armed = True
+    reading = asyncio.create_task(late.read(session, ANA))
+    await held[0].reached.wait()
+    await engine.archive(session, ANA)
+    held[0].go.set()
+    assert (await reading).header.version == 72
+    for expected in (41, 72):
+        assert await put(late, session, "once", key="chunks/9", change_id="the-id", expected=expected) == 42
+    assert not await sound(engine)

@@ -6,12 +6,15 @@ was written to before anybody could see it, both are kept.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from holdfast.engine.engine import Engine
 from holdfast.engine.rehydrating import Rehydrating
-from holdfast.errors import HoldfastError, PermissionDeniedError, TierBehindError
+from holdfast.errors import HoldfastError, PermissionDeniedError, StoreUnavailableError, TierBehindError
+from holdfast.testing.broken import Around
 from holdfast.testing.tiers import ANA, ROOT, Apart, eventually, flushed, log, make, put, sound
 
 
@@ -109,23 +112,41 @@ async def test_f09_an_older_redis_is_noticed_and_refused_and_repaired(tiers: Apa
     assert not [found for found in [one async for one in engine.verify(ROOT, repair=True)] if found.repaired]
 
 
-async def test_f09_an_older_postgresql_is_noticed_for_what_rests_there_and_repaired(tiers: Apart) -> None:
-    engine = await tiers.open()
+def taken(tiers: Apart) -> Callable[[], None]:
+    """What PostgreSQL has now; called, it puts that back."""
+    schema = (tiers.settings.warm or "").rpartition("schema=")[2]
+    tables = ("session", "log", "snapshot")
+    tiers.postgres.run(";".join(f"CREATE TABLE {schema}.past_{name} AS TABLE {schema}.{name}" for name in tables))
+
+    def put_back() -> None:
+        each = [f"TRUNCATE {schema}.{name}; INSERT INTO {schema}.{name} TABLE {schema}.past_{name}" for name in tables]
+        tiers.postgres.run("BEGIN;" + ";".join(each) + ";COMMIT")
+
+    return put_back
+
+
+class ForgetsWhatRests(Around):
+    """It cannot say at which step it has let go of a session."""
+
+    async def rested(self, session: str) -> int | None:
+        return None
+
+
+async def put_back_below(tiers: Apart, wrap: Callable[[Any], Any] = lambda store: store) -> None:
+    """An older PostgreSQL is put back below sessions at rest, and repaired."""
+    engine = await tiers.open(wrap=wrap)
     session, same, late = [await make(engine, 4) for _ in range(3)]
     for one in (session, same):
         await engine.suspend(one, ANA)
     await engine.flush(ROOT)
-    schema = (tiers.settings.warm or "").rpartition("schema=")[2]
-    tables = ("session", "log", "snapshot")
-    tiers.postgres.run(";".join(f"CREATE TABLE {schema}.past_{name} AS TABLE {schema}.{name}" for name in tables))
+    past = taken(tiers)
     was = (await engine.read(session, ANA)).items
     for version in range(5, 9):
         await put(engine, session, f"at {version}", expected=version)
     for one in (session, late):
         await engine.suspend(one, ANA)
-    put_back = [f"TRUNCATE {schema}.{name}; INSERT INTO {schema}.{name} TABLE {schema}.past_{name}" for name in tables]
-    tiers.postgres.run("BEGIN;" + ";".join(put_back) + ";COMMIT")
-    other = await tiers.open()
+    past()
+    other = await tiers.open(wrap=wrap)
     for asked in (engine, other):
         with pytest.raises(TierBehindError) as told:
             await put(asked, session, "no", expected=5)
@@ -144,6 +165,42 @@ async def test_f09_an_older_postgresql_is_noticed_for_what_rests_there_and_repai
     assert await put(other, same, "as before", expected=5) == 6
     await eventually(lambda: flushed(engine))
     assert not await sound(other)
+
+
+async def test_f09_an_older_postgresql_is_noticed_for_what_rests_there_and_repaired(tiers: Apart) -> None:
+    await put_back_below(tiers)
+
+
+async def test_teeth_an_older_postgresql_is_not_noticed_where_nobody_knows_what_rests(tiers: Apart) -> None:
+    with pytest.raises(StoreUnavailableError):  # it is refused each time it is brought back, and nobody says why
+        await put_back_below(tiers, ForgetsWhatRests)
+
+
+async def test_f09_an_older_postgresql_below_more_edits_than_redis_keeps_loses_no_item(
+    tiers: Apart,
+) -> None:
+    engine = await tiers.open()
+    session = await make(engine, 4)
+    await engine.flush(ROOT)
+    past = taken(tiers)
+    for version in range(5, 65):
+        await put(engine, session, f"at {version}", expected=version)
+    await engine.flush(ROOT)
+    past()
+    other = await tiers.open()
+    assert await put(other, session, "and on", key="chunks/2", expected=65) == 66
+    was = {item.key: item.body for item in (await other.read(session, ANA)).items}
+    assert [one.session for one in await sound(other)] == [session]
+    repaired = [one async for one in other.verify(ROOT, repair=True)]
+    assert [one.session for one in repaired if one.repaired] == [session]
+    assert (await other.read(session, ANA)).header.version == 5
+    (made,) = [one.id for one in (await other.find(ANA)).headers if one.id != session]
+    found = await other.read(made, ANA)
+    assert found.header.parent == session
+    assert {item.key: item.body for item in found.items} == was
+    assert await put(engine, session, "later", expected=5) == 6
+    await eventually(lambda: flushed(engine))
+    assert not await sound(engine)
 
 
 async def test_f09_where_both_sides_were_written_to_both_are_kept(tiers: Apart) -> None:

@@ -82,7 +82,7 @@ async def verify(
             colour = "red" if verified.differs else "yellow"
             say(styled(verified.session or f"audit chain {verified.chain}", colour, "bold"))
             say(*(f"  {problem.code}: {clean(problem.what)}" for problem in verified.problems))
-        found = [styled(f"{len(bad)} do not add up", "red")] if bad else []
+        found = [styled(f"{len(bad)} {'does' if len(bad) == 1 else 'do'} not add up", "red")] if bad else []
         found += [styled(f"{len(unseen)} could not be looked at whole just now", "yellow")] if unseen else []
         well = ", ".join(found or [styled("all of it adds up", "green")])
         extent = (

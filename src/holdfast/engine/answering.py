@@ -28,13 +28,13 @@ class Answering:
             tier: OK if said is None else getattr(said, "code", type(said).__name__) for tier, said in found.items()
         }
 
-    async def troubles(self) -> dict[str, str]:
-        """Why a tier does not answer, by tier, in few words; nothing of one that does.
+    async def troubles(self, within: float | None = None) -> dict[str, str]:
+        """Why a tier does not answer, be it within so many seconds, by tier, in few words; nothing of one that does.
 
         Of a store that is given a rest after several failures it is what was last heard of it here.
         """
         told: dict[str, str] = {}
-        for tier, said in (await self._asked()).items():
+        for tier, said in (await self._asked(within)).items():
             if said is None:
                 self._reasons.pop(tier, None)
                 continue
@@ -43,14 +43,15 @@ class Answering:
             told[tier] = self._reasons.get(tier, getattr(said, "reason", ""))
         return told
 
-    async def _asked(self) -> dict[str, Exception | None]:
+    async def _asked(self, within: float | None = None) -> dict[str, Exception | None]:
         """What each has said, None if it answers."""
-        found = await asyncio.gather(
-            self._hot.head(_NOBODY), self._warm.head(_NOBODY), self._blobs.answers(), return_exceptions=True
-        )
+        asked = self._hot.head(_NOBODY), self._warm.head(_NOBODY), self._blobs.answers()
+        found = await asyncio.gather(*(asyncio.wait_for(one, within) for one in asked), return_exceptions=True)
         told: dict[str, Exception | None] = {}
         for tier, said in zip(("hot", "warm", "cold"), found, strict=True):
             if isinstance(said, BaseException) and not isinstance(said, Exception):
                 raise said
+            if isinstance(said, TimeoutError):
+                said = StoreUnavailableError(tier, f"no answer within {within:g} s")
             told[tier] = said if isinstance(said, Exception) else None
         return told

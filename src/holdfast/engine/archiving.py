@@ -13,7 +13,7 @@ from holdfast.engine.blobs import Blobs
 from holdfast.engine.log import ROOM
 from holdfast.engine.opened import Opened
 from holdfast.engine.unsealing import Unsealing
-from holdfast.errors import BlobNotFoundError, StoreUnavailableError, TamperedError
+from holdfast.errors import ArchiveMissingError, BlobNotFoundError, StoreUnavailableError, TamperedError
 from holdfast.model.entry import SealedEntry, entry_digest
 from holdfast.model.session import SealedHead, SealedItem
 from holdfast.ports.clock import Chance
@@ -93,7 +93,8 @@ class Archiving:
         """The log and the items of an archive: every step up to the last, each with the bytes of its digest.
 
         Raises:
-            TamperedError: it is not what was written, or a part of it is missing.
+            TamperedError: it is not what was written.
+            ArchiveMissingError: an object of it is not there.
         """
         return await self._content(opened, await self._listed(opened, name))
 
@@ -165,7 +166,7 @@ class Archiving:
         try:
             return await self._blobs.get(opened, name)
         except BlobNotFoundError:  # what is lost is not absent: the session is there, and cannot be had
-            raise TamperedError(f"the archive of session {opened.header.id}") from None
+            raise ArchiveMissingError(opened.header.id) from None
 
     async def _parts(self, opened: Opened, names: Sequence[str]) -> list[bytes]:
         """Objects in order, several asked for at a time."""

@@ -69,6 +69,8 @@ _MOST_AT_ONCE, _ROOM_AT_ONCE = 100, 1_000_000
 """Entries, and bytes of them, that a follower is given at a time: a slow reader holds no more of a log than that, or
 than one entry.
 """
+_MOST_WAIT = 2.0
+"""Seconds that whoever asks for the state of the tiers waits for one that does not answer."""
 _LONGEST_LOCK = 604_800.0
 _MOST_SOURCE_NAME = 1_000
 _MOST_SPLIT = 2
@@ -793,7 +795,7 @@ class Engine:
         with self._gate.asked(who, "tiers") as asked:
             self._gate.serve(who, "tiers")
             asked.done()
-            state, troubles = await asyncio.gather(self._tiering.state(), self.answering.troubles())
+            state, troubles = await asyncio.gather(self._tiering.state(), self.answering.troubles(_MOST_WAIT))
             return replace(state, troubles=troubles)
 
     async def flush(self, who: Principal, *, retry: bool = False) -> Flushed:

@@ -164,6 +164,7 @@ class Flushing:
 
         Raises:
             UnavailableError: a tier did not answer; what is not flushed stays on the queue.
+            ConfigurationError: the hot tier came back empty, and is flushed to another warm tier by now.
         """
         loop = asyncio.get_running_loop()
         began = loop.time()

@@ -123,7 +123,7 @@ class Rehydrating:
         raise StoreUnavailableError("warm", "the session is archived each time it is read")
 
     async def _bring(self, session: str) -> SealedHead | None:
-        for _ in range(_MOST_TRIES):
+        for attempt in range(_MOST_TRIES):
             head, snapshot = await asyncio.gather(self._warm.head(session), self._warm.items(session))
             if head is None:
                 return None
@@ -135,9 +135,9 @@ class Rehydrating:
                     return head
                 await self._install(self.tiered, head, snapshot)
             except TamperedError:
-                if await self._warm.head(session) == head:
+                if attempt and await self._warm.head(session) == head:
                     raise
-                continue  # it was archived, or purged, while it was read
+                continue  # it was archived, or purged, while it was read; it may have been restored since
             found = await self._hot.head(session)
             if found is not None:  # ours, or whoever's was first; None: it was set to rest again
                 if found.digest != head.digest:
@@ -151,6 +151,8 @@ class Rehydrating:
         (opened, rows), newest, changes = await asyncio.gather(
             self._state(head, snapshot), self._newest(head), self._warm.changes(head.id, below=head.step + 1)
         )
+        if len(changes) < head.step:  # it was archived before they were read, or a part of its log is gone
+            raise TamperedError(f"the log of session {head.id}")
         now = self._clock.now()
         due = opened.header.next_look(None)
         if self._rest is not None:

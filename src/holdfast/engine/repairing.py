@@ -59,8 +59,9 @@ class Repairing:
         * The hot tier is behind (it came back as it was before): it forgets the session, which is brought back from
           the warm tier when it is next opened.
         * Each has what the other has not: the hot tier's state is made a session of its own first.
-        * The warm tier is behind: that is what the flush is for. What the hot tier has let go of nobody has any more:
-          the warm tier's state counts.
+        * The warm tier is behind: that is what the flush is for. Where the hot tier has let go of the entry that
+          comes next there, its state is made a session of its own too; where it has let go of the session, the warm
+          tier's counts.
         """
         if self._tiered is None:
             return ()
@@ -73,7 +74,9 @@ class Repairing:
             return await self._rekeyed(hot, warm)
         agreed, done = await self._agree(hot, warm), list[str]()
         if agreed and hot.step > warm.step:
-            return ()
+            if not await self._is_torn(self._tiered, warm):
+                return ()
+            agreed = False
         if not agreed:
             loaded = await self._tiered.load(session)
             if loaded is None:
@@ -89,12 +92,20 @@ class Repairing:
         self._journal.forget(session)
         return (*done, f"the warm tier's step {warm.step} counts, not the hot tier's {hot.step}")
 
+    async def _is_torn(self, tiered: TieredHotStore, warm: SealedHead) -> bool:
+        """Whether nobody has the entry that comes after those of the warm tier: it has come back as it was before."""
+        if await tiered.at(warm.id, [warm.step + 1]):
+            return False
+        newest = await self._journal.warm.head(warm.id)  # else that entry was flushed, and trimmed, since
+        return newest is not None and newest.step == warm.step
+
     async def _lost(self, tiered: TieredHotStore, session: str) -> tuple[str, ...]:
         """Where the warm tier has come back as it was before the session was set to rest."""
         rested, warm = await tiered.rested(session), await self._journal.warm.head(session)
         if rested is None or warm is None or rested <= warm.step:
             return ()
         await tiered.evict(session, step=rested, now=self._clock.now(), force=True)
+        self._journal.forget(session)
         return (f"the warm tier's step {warm.step} counts: nobody has what came after it, up to step {rested}",)
 
     async def _rekeyed(self, hot: SealedHead, warm: SealedHead) -> tuple[str, ...]:

@@ -32,6 +32,8 @@ from holdfast.model.session import GONE, SealedHead
 from holdfast.ports.sink import Receipt, Sink
 
 _PAGE = 256
+_MOST_LOOKS = 4
+"""At a session that is worked on meanwhile."""
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -108,6 +110,18 @@ class Verification:
             sink: where it publishes to, None where that is not known.
             letter: why it could not be flushed, if it is among the dead letters.
         """
+        # Its parts are read one after the other. If it was worked on in between, or went to another tier, they do not
+        # fit either, but in another way each time; damage stays as it is.
+        before: tuple[Problem, ...] = ()
+        for _ in range(_MOST_LOOKS):
+            found = await self._look(warm, sink, letter)
+            if not found.differs or found.problems == before:
+                return found
+            before = found.problems
+        busy = Problem("session-busy", "it was worked on whenever it was looked at", unavailable=True)
+        return replace(found, problems=(busy,))
+
+    async def _look(self, warm: SealedHead, sink: Sink | None, letter: str | None) -> Verified:
         session, problems = warm.id, list[Problem]()
         if letter is not None:
             problems.append(Problem("dead-letter", f"it could not be flushed: {letter}"))

@@ -294,7 +294,7 @@ class TieredHotStore(HotStore, Protocol):
         entries: Sequence[SealedEntry],
         *,
         fence: int,
-        changes: Mapping[str, int] | None = None,
+        changes: Mapping[str, int],
     ) -> bool:
         """Put a session here as it stands in the warm tier, if it is not here; durable on return.
 

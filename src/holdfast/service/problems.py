@@ -77,6 +77,7 @@ STATUSES: Mapping[str, int] = {
     "service": 500,
     # stored bytes do not add up
     "integrity": 500,
+    "archive-missing": 500,
     "tampered": 500,
     "unreadable": 500,
     "verification-failed": 500,

@@ -106,7 +106,7 @@ class DeadLetterSuite(FlushQueueSuite):
         assert await one.evict("s", step=3, now=NOW)
         assert await other.exhume() == 1
         assert await waiting(one) == 0
-        assert await other.install(head_at("s", 3), [], [entry_at("s", 3)], fence=0)
+        assert await other.install(head_at("s", 3), [], [entry_at("s", 3)], changes={}, fence=0)
         assert await one.write(write_at("s", 4), now=NOW)
         assert await waiting(one) == 1
         await one.acknowledge([(entry, 4) for entry in await claimed(one)])
@@ -174,7 +174,7 @@ class DeadLetterSuite(FlushQueueSuite):
                         first.setdefault(session, step)
                     letters.clear()
                     first.pop(name, None)
-                    assert await store.install(head_at(name, made[name]), [], log, fence=0)
+                    assert await store.install(head_at(name, made[name]), [], log, changes={}, fence=0)
                     if name in held:
                         old.append(held.pop(name))
                 case _:

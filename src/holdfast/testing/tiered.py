@@ -72,7 +72,7 @@ class TieredHotStoreSuite(DeadLetterSuite):
             assert await store.whole()
         await third.close()
         assert await one.evict("s", step=3, now=NOW)
-        assert await one.install(*state(), fence=0)
+        assert await one.install(*state(), changes={}, fence=0)
         for store in stores:
             assert await store.whole()
         assert (one.generation, other.generation) == before
@@ -90,7 +90,7 @@ class TieredHotStoreSuite(DeadLetterSuite):
             assert await one.evict(f"s{number}", step=2, now=NOW)
         assert (await other.size()).sessions <= 10
         for number in range(20):
-            assert await one.install(*state(f"s{number}"), fence=0)
+            assert await one.install(*state(f"s{number}"), changes={}, fence=0)
         assert 10 <= (await other.size()).sessions <= 40
 
     # -- evicting ----------------------------------------------------------------------------------------------------
@@ -118,6 +118,19 @@ class TieredHotStoreSuite(DeadLetterSuite):
         await one.trim("s", below=9)
         await one.purge("s")
         assert await one.head("s") is None
+
+    async def test_the_step_that_a_session_was_evicted_at_is_known_until_any_state_may_come(self, stores: Pair) -> None:
+        one, other = stores
+        await build(one, 3)
+        assert await other.rested("s") is None
+        assert await one.evict("s", step=3, now=NOW)
+        assert await other.rested("s") == 3
+        assert await one.evict("s", step=3, now=NOW, force=True) is False
+        assert await other.rested("s") == 0
+        await build(one, 2, session="t")
+        assert await one.write(write_at("t", 3, commit=False, version=2, status="discarded"), now=NOW)
+        assert await one.evict("t", step=3, now=NOW)
+        assert await other.rested("t") == 3
 
     async def test_a_session_that_stands_elsewhere_is_not_evicted(self, stores: Pair) -> None:
         one, other = stores
@@ -159,7 +172,7 @@ class TieredHotStoreSuite(DeadLetterSuite):
             assert await one.evict(f"s{number}", step=1, now=NOW)
         with pytest.raises(LimitExceededError):
             await other.write(write_at("more", 1, quota=3), now=NOW)
-        assert await one.install(*state("s0", 1, tail=1), fence=0)
+        assert await one.install(*state("s0", 1, tail=1), changes={}, fence=0)
         with pytest.raises(LimitExceededError):  # nor once it is back, nor once it has been written to
             await other.write(write_at("more", 1, quota=3), now=NOW)
         assert await one.write(write_at("s0", 2, quota=0), now=NOW)
@@ -178,7 +191,7 @@ class TieredHotStoreSuite(DeadLetterSuite):
             assert await other.write(write_at(name, 1, quota=3), now=NOW)
         with pytest.raises(LimitExceededError):
             await other.write(write_at("c", 1, quota=3), now=NOW)
-        assert await one.install(*state("s0", 2, tail=1, status="discarded"), fence=0)
+        assert await one.install(*state("s0", 2, tail=1, status="discarded"), changes={}, fence=0)
         assert await one.write(write_at("s0", 3, commit=False), now=NOW)  # it comes back, and is bound by no quota
         assert await one.write(write_at("a", 2, commit=False, status="discarded"), now=NOW)
         with pytest.raises(LimitExceededError):
@@ -196,7 +209,7 @@ class TieredHotStoreSuite(DeadLetterSuite):
         for store in stores:
             assert await store.write(write_at("s", 1, "mine", items=[b"i"], quota=quota), now=NOW) is False
             assert await store.load("s") is None
-        assert await other.install(*state("s", 3), fence=0)
+        assert await other.install(*state("s", 3), changes={}, fence=0)
         assert await one.write(write_at("s", 1, quota=quota), now=NOW) is False
 
     async def test_an_evicted_session_waits_no_more_and_hides_no_write_from_who_follows(self, stores: Pair) -> None:
@@ -210,7 +223,7 @@ class TieredHotStoreSuite(DeadLetterSuite):
         assert await one.evict("t", step=2, now=NOW)
         assert (await other.moved(mark))[1] >= {"s", "t"}
         assert await waiting(other) == 0
-        assert await one.install(*state("s", 3), fence=0)
+        assert await one.install(*state("s", 3), changes={}, fence=0)
         assert await one.write(write_at("s", 4), now=NOW)
         assert await waiting(other) == 1
         for _ in range(2):  # whoever has claimed it before comes too late
@@ -252,7 +265,7 @@ class TieredHotStoreSuite(DeadLetterSuite):
         assert await one.write(write_at("s", 4, commit=False, items=names, **fields), now=NOW)
         before, told = await whole(one), await everything(one)
         assert await one.evict("s", step=4, now=NOW)
-        assert await other.install(*before, fence=0) is True
+        assert await other.install(*before, changes={}, fence=0) is True
         assert await everything(one) == told
         assert await whole(one) == before
         for step in range(1, 5):
@@ -264,13 +277,13 @@ class TieredHotStoreSuite(DeadLetterSuite):
     async def test_a_session_that_was_never_here_can_be_installed(self, stores: Pair) -> None:
         one, other = stores
         head, items, log = state(key=None, sealed=b"", due=0.0)
-        assert await one.install(head, items, log, fence=0)
+        assert await one.install(head, items, log, changes={}, fence=0)
         assert await whole(other) == (head, items, log)
 
     async def test_what_lies_before_its_entries_counts_as_trimmed(self, stores: Pair) -> None:
         one, other = stores
         head, items, log = state(step=40, tail=20)
-        assert await one.install(head, items, log, fence=0)
+        assert await one.install(head, items, log, changes={}, fence=0)
         assert await other.entries("s", after=0, limit=99) == log
         assert await other.entries("s", after=30, limit=99) == log[10:]
         assert await other.recent("s", before=41, limit=99) == log[::-1]
@@ -313,7 +326,7 @@ class TieredHotStoreSuite(DeadLetterSuite):
     async def test_a_session_may_come_without_entries_and_without_items(self, stores: Pair) -> None:
         one, other = stores
         head = head_at("s", 7)
-        assert await one.install(head, [], [], fence=0)
+        assert await one.install(head, [], [], changes={}, fence=0)
         assert await other.load("s") == (head, [])
         assert await other.entries("s", after=0, limit=9) == []
         assert await one.write(write_at("s", 8, items=[b"i"]), now=NOW)
@@ -326,18 +339,18 @@ class TieredHotStoreSuite(DeadLetterSuite):
         before = await everything(one)
         for step in (3, 5, 9):
             head, items, log = state(step=step, sealed=b"mine", due=later(-9).timestamp())
-            assert await other.install(head, items, log, fence=99) is False
+            assert await other.install(head, items, log, changes={}, fence=99) is False
             assert await everything(one) == before
             assert await one.lease("s", now=NOW) == lease
-        assert await one.install(*state("t"), fence=0) is True
-        assert await other.install(*state("t"), fence=0) is False  # as when the answer was lost
+        assert await one.install(*state("t"), changes={}, fence=0) is True
+        assert await other.install(*state("t"), changes={}, fence=0) is False  # as when the answer was lost
         assert await whole(other, "t") == state("t")
 
     async def test_of_racing_installs_one_lands(self, stores: Pair) -> None:
         for number in range(5):
             name = f"s{number}"
             landed = await asyncio.gather(
-                *(stores[at % 2].install(*state(name, sealed=b"%d" % at), fence=0) for at in range(8))
+                *(stores[at % 2].install(*state(name, sealed=b"%d" % at), changes={}, fence=0) for at in range(8))
             )
             assert landed.count(True) == 1
             head = await stores[0].head(name)
@@ -353,9 +366,9 @@ class TieredHotStoreSuite(DeadLetterSuite):
             await one.write(write_at(session, 4, commit=False, status=status), now=NOW)
             newest = await whole(one, session)
             assert await one.evict(session, step=4, now=NOW)
-            assert await other.install(*stale, fence=0) is False
+            assert await other.install(*stale, changes={}, fence=0) is False
             assert await other.head(session) is None
-            assert await other.install(*newest, fence=0) is True
+            assert await other.install(*newest, changes={}, fence=0) is True
 
     @pytest.mark.parametrize("here", [True, False])
     async def test_an_eviction_by_force_lets_any_state_come_after_it(self, stores: Pair, here: bool) -> None:
@@ -367,24 +380,24 @@ class TieredHotStoreSuite(DeadLetterSuite):
             assert await one.evict("s", step=4, now=NOW)
         assert await one.evict("s", step=4, now=NOW, force=True) is here
         assert await other.write(write_at("s", 1, "mine"), now=NOW) is False
-        assert await other.install(*stale, fence=0) is True
+        assert await other.install(*stale, changes={}, fence=0) is True
 
     async def test_what_is_installed_is_not_queued(self, stores: Pair) -> None:
         one, other = stores
-        assert await one.install(*state(), fence=0)
+        assert await one.install(*state(), changes={}, fence=0)
         assert await waiting(other) == 0
         assert await one.write(write_at("s", 4), now=NOW)
         assert await waiting(other) == 1
         assert firsts(await claimed(other)) == {"s": 4}
-        assert await one.install(*state("t"), fence=0)
+        assert await one.install(*state("t"), changes={}, fence=0)
         assert await claimed(one) == []
         assert await waiting(other) == 1
 
     async def test_when_an_installed_session_is_due_counts(self, stores: Pair) -> None:
         one, other = stores
-        assert await one.install(*state("s", due=later(-1).timestamp()), fence=0)
-        assert await one.install(*state("t", due=later(60).timestamp()), fence=0)
-        assert await one.install(*state("u"), fence=0)
+        assert await one.install(*state("s", due=later(-1).timestamp()), changes={}, fence=0)
+        assert await one.install(*state("t", due=later(60).timestamp()), changes={}, fence=0)
+        assert await one.install(*state("u"), changes={}, fence=0)
         assert await other.due(now=NOW, limit=9) == ["s"]
         assert await other.due(now=later(60), limit=9) == ["s", "t"]
         await other.defer("s", step=3, due=None)
@@ -393,7 +406,7 @@ class TieredHotStoreSuite(DeadLetterSuite):
     @pytest.mark.parametrize("fence", [0, 41, 1_767_323_045_678, 2**53 - 10])
     async def test_the_next_lease_has_a_fence_above_the_one_that_is_named(self, stores: Pair, fence: int) -> None:
         one, other = stores
-        assert await one.install(*state(), fence=fence)
+        assert await one.install(*state(), changes={}, fence=fence)
         assert await other.lease("s", now=NOW) is None
         if fence:
             with pytest.raises(LeaseLostError):
@@ -418,7 +431,7 @@ class TieredHotStoreSuite(DeadLetterSuite):
             ("u", "draft", [True]),
             ("v", "draft", [False, True]),  # the second where it is not here any more
         ):
-            assert await one.install(*state(name), fence=2**52)
+            assert await one.install(*state(name), changes={}, fence=2**52)
             lease = await one.acquire(name, "ana", seconds=30, now=NOW)
             assert lease is not None
             assert await one.write(write_at(name, 4, commit=False, fence=lease.fence, status=status), now=NOW)
@@ -427,7 +440,7 @@ class TieredHotStoreSuite(DeadLetterSuite):
                 for _ in range(2):  # nobody is granted a lease in between
                     for force in ways:
                         await one.evict(name, step=4, now=later(60), force=force)
-                    assert await other.install(*read, fence=named)
+                    assert await other.install(*read, changes={}, fence=named)
                 following = await other.acquire(name, "ben", seconds=30, now=later(60))
                 assert following is not None
                 assert following.fence > max(named, lease.fence)
@@ -439,7 +452,7 @@ class TieredHotStoreSuite(DeadLetterSuite):
     async def test_an_installed_session_can_be_purged_and_rewrapped_like_any_other(self, stores: Pair) -> None:
         one, other = stores
         head, items, log = state(step=9, tail=4, due=1.0, key=b"old")
-        assert await one.install(head, items, log, fence=0)
+        assert await one.install(head, items, log, changes={}, fence=0)
         assert await other.rewrap("s", old=b"old", new=b"new") is True
         for _ in range(2):
             await other.purge("s")
@@ -450,7 +463,7 @@ class TieredHotStoreSuite(DeadLetterSuite):
     async def test_a_session_that_was_purged_is_hashed_no_second_time(self, stores: Pair) -> None:
         one, other = stores
         left = [entry_at("s", step, payload=purged_payload(b"%d" % step)) for step in (2, 3)]
-        assert await one.install(head_at("s", 3, key=None, status="discarded", due=1.0), [], left, fence=0)
+        assert await one.install(head_at("s", 3, key=None, status="discarded", due=1.0), [], left, changes={}, fence=0)
         await other.purge("s")
         assert await one.entries("s", after=0, limit=9) == left
         assert await one.due(now=NOW, limit=9) == []
@@ -458,12 +471,12 @@ class TieredHotStoreSuite(DeadLetterSuite):
     async def test_where_the_log_is_archived_is_not_kept(self, stores: Pair) -> None:
         one, other = stores
         head, items, log = state(archive="object")
-        assert await one.install(head, items, log, fence=0)
+        assert await one.install(head, items, log, changes={}, fence=0)
         assert await other.head("s") == head_at("s", 3)
 
     async def test_what_was_installed_outlives_the_store(self, connect: Connect) -> None:
         first = await opened(connect)
-        assert await first.install(*state(due=1.0), fence=7)
+        assert await first.install(*state(due=1.0), changes={}, fence=7)
         before = await everything(first)
         await first.close()
         second = await opened(connect)
@@ -474,7 +487,7 @@ class TieredHotStoreSuite(DeadLetterSuite):
         one, other = stores
         items = [SealedItem(b"%d" % number, 20, content(f"{number}", 5_000)) for number in range(2_000)]
         log = [entry_at("s", step, payload=content(f"{step}", 50_000)) for step in range(1, 21)]
-        assert await one.install(head_at("s", 20), items, log, fence=0)
+        assert await one.install(head_at("s", 20), items, log, changes={}, fence=0)
         loaded = await other.load("s")
         assert loaded is not None
         assert sorted(loaded[1], key=lambda item: int(item.id)) == items
@@ -488,7 +501,7 @@ class TieredHotStoreSuite(DeadLetterSuite):
         for number in range(4):
             head = head_at(f"s{number}", 3, due=1.0)
             log = [entry_at(head.id, step) for step in (2, 3)]
-            installing = asyncio.ensure_future(one.install(head, items, log, fence=0))
+            installing = asyncio.ensure_future(one.install(head, items, log, changes={}, fence=0))
             while not installing.done():
                 loaded = await other.load(head.id)
                 assert loaded is None or (loaded[0], len(loaded[1])) == (head, 5_000)
@@ -528,11 +541,11 @@ class TieredHotStoreSuite(DeadLetterSuite):
                 await asyncio.sleep(0.001)  # and what it has read may be old by now
                 for name in read:
                     if await one.head(name) is None:
-                        await one.install(*read[name], fence=0)
+                        await one.install(*read[name], changes={}, fence=0)
 
         await asyncio.wait_for(asyncio.gather(suspend(), rehydrate(), *writing), PATIENCE)
         for name, step in made.items():
-            await one.install(*warm[name], fence=0)
+            await one.install(*warm[name], changes={}, fence=0)
             log = await other.entries(name, after=0, limit=9_999)
             assert [entry.step for entry in log] == list(range(1, step + 1))
             assert await items_of(other, name) == {b"%d" % at: at for at in range(1, step + 1)}

@@ -77,7 +77,7 @@ async def emptied(kind: type[RedisHotStore], server: RedisServer, way: str) -> N
             assert await store.whole()
             assert store.generation == grown
         for name, store in zip(("s", "t"), stores, strict=True):
-            assert await store.install(head_at(name, 3), [], [entry_at(name, 3)], fence=0)
+            assert await store.install(head_at(name, 3), [], [entry_at(name, 3)], changes={}, fence=0)
             assert await store.write(write_at(name, 4), now=NOW)
         third = await kind.open(server.url)
         stores.append(third)

@@ -362,7 +362,7 @@ class InstallsInTwoSteps(RedisHotStore):
 
 class InstallsNoChangeIds(RedisHotStore):
     async def install(self, *given: Any, **more: Any) -> bool:
-        return await super().install(*given, **more | {"changes": None})
+        return await super().install(*given, **more | {"changes": {}})
 
 
 class TrimsChangeIds(RedisHotStore):

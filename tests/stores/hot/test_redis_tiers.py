@@ -295,7 +295,7 @@ async def test_f10_a_server_without_memory_takes_no_writes_and_still_lets_go_of_
         with pytest.raises(StoreFullError):
             await store.write(write_at("s", 3), now=NOW)
         with pytest.raises(StoreFullError):
-            await store.install(head_at("u", 1), [], [], fence=0)
+            await store.install(head_at("u", 1), [], [], changes={}, fence=0)
         queued = await claimed(store)
         assert len(queued) == 2
         await store.bury([one for one in queued if one.session == "t"], "torn")
@@ -321,8 +321,8 @@ async def test_the_size_is_exact(redis: RedisServer, prefix: str) -> None:
     for number in range(10):
         assert await store.evict(f"s{number}", step=2, now=NOW)
     for number in range(5):
-        assert await store.install(head_at(f"s{number}", 2), [], [], fence=0)
-    assert await store.install(head_at("never here", 2), [], [], fence=0)
+        assert await store.install(head_at(f"s{number}", 2), [], [], changes={}, fence=0)
+    assert await store.install(head_at("never here", 2), [], [], changes={}, fence=0)
     size = await store.size()
     assert size.sessions == 26
     told = redis.say("INFO", "memory").decode()
@@ -347,7 +347,7 @@ async def test_what_is_kept_of_evicted_sessions_is_bounded_but_for_their_ids(red
     assert (await store.size()).sessions == 0
     assert await store.write(write_at("s0", 1), now=NOW) is False
     for name in ("s0", "s299"):
-        assert await store.install(head_at(name, 2), [], [], fence=0)
+        assert await store.install(head_at(name, 2), [], [], changes={}, fence=0)
     assert (await store.size()).sessions == 2
     await store.close()
 
@@ -359,14 +359,14 @@ async def test_r08_fences_grow_even_where_an_evicted_session_has_been_forgotten(
     store = await RedisHotStore.open(f"{redis.url}?prefix={prefix}&partitions=1")
     part = store.keys.partitions[0]
     for fence, name in ((7_000, "one"), (9_000, "other"), (8_000, "third")):
-        assert await store.install(head_at(name, 2, status="discarded"), [], [], fence=fence)
+        assert await store.install(head_at(name, 2, status="discarded"), [], [], changes={}, fence=fence)
         assert await store.evict(name, step=2, now=NOW)
     for number in range(256):
         assert await store.write(write_at(f"s{number}", 1), now=NOW)
         assert await store.evict(f"s{number}", step=1, now=NOW)
     assert await store._redis.ask(part.tag, b"HEXISTS", part.evicted, "other") == 0
     for name in ("one", "other", "third"):
-        assert await store.install(head_at(name, 2, status="discarded"), [], [], fence=5)
+        assert await store.install(head_at(name, 2, status="discarded"), [], [], changes={}, fence=5)
         lease = await store.acquire(name, "ana", seconds=30, now=NOW)
         assert lease is not None
         assert lease.fence == 9_001
@@ -381,7 +381,7 @@ async def test_a_session_that_comes_to_an_emptied_server_is_counted_with_its_nex
         server.say("FLUSHALL")
         for number in range(3):
             log = [entry_at(f"s{number}", 1)]
-            assert await store.install(head_at(f"s{number}", 1), [], log, fence=0)
+            assert await store.install(head_at(f"s{number}", 1), [], log, changes={}, fence=0)
             assert await store.write(write_at(f"s{number}", 2, quota=0), now=NOW)
         with pytest.raises(LimitExceededError):
             await store.write(write_at("s3", 1, quota=3), now=NOW)
@@ -411,7 +411,7 @@ async def test_f06_what_was_done_and_not_answered_can_be_asked_for_again(
         log = [entry_at("s", step) for step in (1, 2)]
         asked = {
             "evict": lambda: store.evict("s", step=2, now=NOW),
-            "install": lambda: store.install(head_at("s", 2), [], log, fence=5),
+            "install": lambda: store.install(head_at("s", 2), [], log, changes={}, fence=5),
             "acknowledge": lambda: store.acknowledge([(one, 2) for one in queued]),
             "exhume": store.exhume,
         }[verb]
@@ -434,7 +434,7 @@ async def test_a_session_of_ten_megabytes_comes_back_within_what_a_reply_may_tak
     store = await RedisHotStore.open(f"{redis.url}?prefix={prefix}")
     items = [SealedItem(b"%d" % number, 1, content(f"{number}", 5_000)) for number in range(2_000)]
     begun = asyncio.get_running_loop().time()
-    assert await store.install(head_at("s", 1), items, [entry_at("s", 1)], fence=0)
+    assert await store.install(head_at("s", 1), items, [entry_at("s", 1)], changes={}, fence=0)
     took = asyncio.get_running_loop().time() - begun
     print(f"install of 10 MB in 2,000 items: {took * 1000:.0f} ms")
     assert took < store._redis.url.timeout

@@ -414,13 +414,13 @@ class RedisHotStore(RedisQueue, TieredHotStore):
         entries: Sequence[SealedEntry],
         *,
         fence: int,
-        changes: Mapping[str, int] | None = None,
+        changes: Mapping[str, int],
     ) -> bool:
         keys = self.keys.session(head.id)
         partition = keys.partition
         names = [keys.session, keys.log, partition.due, partition.moved, partition.written]
         names += (partition.evicted, partition.lately, partition.flushed)
-        fields, log = installed_of(head, items, entries, changes or {}, fence)
+        fields, log = installed_of(head, items, entries, changes, fence)
         due = b"" if head.due is None else number(head.due)
         given = (head.id, head.step, due, _INSTALL_HEAD + len(fields), *fields, *log)
         with self._open:
