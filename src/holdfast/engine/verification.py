@@ -32,8 +32,8 @@ from holdfast.model.session import GONE, SealedHead
 from holdfast.ports.sink import Receipt, Sink
 
 _PAGE = 256
-_MOST_LOOKS = 4
-"""At a session that is worked on meanwhile."""
+_LOOKS = 4
+"""At a session that does not add up: it may be worked on meanwhile."""
 
 
 class Problem(msgspec.Struct, frozen=True):
@@ -111,13 +111,17 @@ class Verification:
             letter: why it could not be flushed, if it is among the dead letters.
         """
         # Its parts are read one after the other. If it was worked on in between, or went to another tier, they do not
-        # fit either, but in another way each time; damage stays as it is.
-        before: tuple[Problem, ...] = ()
-        for _ in range(_MOST_LOOKS):
+        # fit either; damage is there at every look, at one state of the session.
+        looks = set[tuple[tuple[Problem, ...], bytes]]()
+        for _ in range(_LOOKS):
             found = await self._look(warm, sink, letter)
-            if not found.differs or found.problems == before:
+            if not found.differs:
                 return found
-            before = found.problems
+            head = await self._journal.head(warm.id)
+            damage = tuple(problem for problem in found.problems if not problem.unavailable)
+            looks.add((damage, b"" if head is None else head.digest))
+        if len(looks) == 1:
+            return found
         busy = Problem("session-busy", "it was worked on whenever it was looked at", unavailable=True)
         return replace(found, problems=(busy,))
 
